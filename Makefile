@@ -1,0 +1,55 @@
+# What a fresh Debian 12 machine needs. `make setup` installs what is missing, and nothing else runs as root.
+PACKAGES := python3-guestfs libguestfs-tools supermin qemu-utils \
+	$(if $(filter arm64,$(shell dpkg --print-architecture)),qemu-system-arm,qemu-system-x86) \
+	$(if $(wildcard /boot/vmlinuz*),,linux-image-$(shell dpkg --print-architecture)) \
+	arch-test debian-archive-keyring mmdebstrap qemu-user-static uidmap \
+	dosfstools e2fsprogs fakeroot fdisk mtools openssl python3-venv util-linux xz-utils zstd
+comma := ,
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=http_proxy$(comma)https_proxy$(comma)no_proxy)
+BIN := .venv/bin
+
+.PHONY: help setup packages demo test lint bench
+
+help:
+	@echo 'make setup   install what is missing (apt, .venv)'
+	@echo 'make demo    bake a worker and a master; REAL=1 downloads Raspbian and K3s for it'
+	@echo "make test    run the tests; ARGS='-k name' is passed to pytest"
+	@echo 'make lint    ruff and mypy'
+	@echo 'make bench   compare with virt-customize'
+
+setup: packages .venv/ready
+
+packages:
+	@missing=; for package in $(PACKAGES); do \
+		dpkg-query -W -f '$${db:Status-Status}' $$package 2>/dev/null | grep -qx installed || \
+			missing="$$missing $$package"; \
+	done; \
+	if [ -n "$$missing" ]; then \
+		echo "setup: installing$$missing"; \
+		$(SUDO) apt-get update && \
+		$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $$missing; \
+	fi
+	@for kernel in /boot/vmlinuz-*; do [ ! -r "$$kernel" ] || exit 0; done; \
+		echo 'setup: libguestfs needs a kernel it can read: sudo chmod a+r /boot/vmlinuz-*' >&2
+
+# The distribution's Python, because its guestfs binding exists nowhere else.
+.venv/ready: pyproject.toml Makefile | packages
+	@echo 'setup: making .venv'
+	@/usr/bin/python3 -m venv --system-site-packages .venv
+	@$(BIN)/pip install --quiet --editable '.[dev]'
+	@touch $@
+
+demo: setup
+	$(BIN)/python images/sample/demo.py $(if $(REAL),--real)
+
+test: setup
+	$(BIN)/pytest -n 2 --dist loadgroup --durations=15 $(ARGS)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/mypy --strict images/sample/*.py
+
+bench: setup
+	$(BIN)/python bench/bake.py

@@ -1,0 +1,111 @@
+"""The block map of an image (bmap 2.0, as bmaptool reads it): which blocks must be written to a card.
+
+A block may be left out only where the file system's own bitmap says that it is free: a hole in the file may
+be zeros that mean something, in a FAT or an inode table.
+"""
+
+import hashlib
+import re
+import struct
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from bake.disk import Disk, Partition
+from bake.process import run
+
+BLOCK = 4096
+_CHUNK = 4 << 20
+_PLACEHOLDER = "0" * 64  # the format's own checksum is over the file with this in its place
+
+Range = tuple[int, int]
+"""First byte, and the byte after the last."""
+
+
+def mapped(image: Path, disk: Disk) -> list[Range]:
+    """What must be written: all but free space, in whole blocks, ascending and apart from each other."""
+    free = sorted([*_free_ext4(image, disk.root), *_free_fat(image, disk.boot)])
+    size = image.stat().st_size
+    ranges: list[Range] = []
+    at = 0
+    for start, end in [*free, (size, size)]:
+        first, last = -(-start // BLOCK) * BLOCK, end // BLOCK * BLOCK  # only whole blocks are free
+        if start == size:
+            first = size
+        if first > at:
+            ranges.append((at, first))
+        at = max(at, last)
+    return ranges
+
+
+def _free_ext4(image: Path, part: Partition) -> Iterator[Range]:
+    text = run("dumpe2fs", f"{image}?offset={part.start}")
+    found = re.search(r"^Block size: +(\d+)", text, re.MULTILINE)
+    block = int(found[1]) if found else BLOCK
+    for listed in re.findall(r"^  Free blocks: (.+)$", text, re.MULTILINE):
+        for first, last in re.findall(r"(\d+)(?:-(\d+))?", listed):
+            yield part.start + int(first) * block, part.start + (int(last or first) + 1) * block
+
+
+def _free_fat(image: Path, part: Partition) -> Iterator[Range]:
+    """Free clusters of a FAT32. Smaller FATs are written whole: they are small."""
+    with image.open("rb") as stream:
+        stream.seek(part.start)
+        boot = stream.read(512)
+        sector, per_cluster, reserved, fats = struct.unpack_from("<HBHB", boot, 11)
+        fat_size = struct.unpack_from("<I", boot, 36)[0]
+        if struct.unpack_from("<H", boot, 22)[0]:  # sectors a FAT in FAT12 and FAT16; 0 in FAT32
+            return
+        stream.seek(part.start + reserved * sector)
+        entries = struct.unpack(f"<{fat_size * sector // 4}I", stream.read(fat_size * sector))
+    data = part.start + (reserved + fats * fat_size) * sector
+    cluster = per_cluster * sector
+    count = min(len(entries), 2 + (part.start + part.size - data) // cluster)
+    start: int | None = None
+    for number in range(2, count + 1):
+        is_free = number < count and entries[number] & 0x0FFFFFFF == 0
+        if is_free and start is None:
+            start = number
+        elif not is_free and start is not None:
+            yield data + (start - 2) * cluster, data + (number - 2) * cluster
+            start = None
+
+
+def hashed(image: Path, ranges: Iterable[Range]) -> Iterator[tuple[Range, str]]:
+    """The sha256 of each range."""
+    with image.open("rb") as stream:
+        for start, end in ranges:
+            digest = hashlib.sha256()
+            stream.seek(start)
+            for at in range(start, end, _CHUNK):
+                digest.update(stream.read(min(_CHUNK, end - at)))
+            yield (start, end), digest.hexdigest()
+
+
+def document(size: int, ranges: list[tuple[Range, str]]) -> str:
+    """The bmap file of an image of ``size`` bytes."""
+    blocks = -(-size // BLOCK)
+    count = sum(-(-(end - start) // BLOCK) for (start, end), _ in ranges)
+    rows = "".join(
+        f'        <Range chksum="{digest}"> {start // BLOCK}-{-(-end // BLOCK) - 1} </Range>\n'
+        for (start, end), digest in ranges
+    )
+    text = (
+        '<?xml version="1.0" ?>\n'
+        '<bmap version="2.0">\n'
+        f"    <ImageSize> {size} </ImageSize>\n"
+        f"    <BlockSize> {BLOCK} </BlockSize>\n"
+        f"    <BlocksCount> {blocks} </BlocksCount>\n"
+        f"    <MappedBlocksCount> {count} </MappedBlocksCount>\n"
+        "    <ChecksumType> sha256 </ChecksumType>\n"
+        f"    <BmapFileChecksum> {_PLACEHOLDER} </BmapFileChecksum>\n"
+        "    <BlockMap>\n"
+        f"{rows}"
+        "    </BlockMap>\n"
+        "</bmap>\n"
+    )
+    return text.replace(_PLACEHOLDER, hashlib.sha256(text.encode()).hexdigest(), 1)
+
+
+def describe(image: Path, disk: Disk) -> str:
+    """The bmap file of an image."""
+    return document(image.stat().st_size, list(hashed(image, mapped(image, disk))))

@@ -1,0 +1,26 @@
+"""Memory and cpuset cgroups on: the kubelet does not start without them."""
+
+from collections.abc import Iterator
+
+from bake.bootfiles import with_cgroups
+from bake.concerns import Note
+from bake.facts import NodeFacts
+from bake.spec import NodeSpec
+from firstboot.edits import Edit, Write
+from firstboot.errors import UserError
+from firstboot.snapshot import Probe
+
+PROBES = (Probe("/boot/cmdline.txt"), Probe("/boot/*/cmdline.txt"))
+
+
+def wants(spec: NodeSpec, facts: NodeFacts) -> Iterator[Edit | Note]:
+    path = f"{facts.boot}/cmdline.txt"
+    text = facts.text(path)
+    if text is None:
+        raise UserError(f"the image has no {path}", "The Pi's firmware boots with it: is this a Pi's image?")
+    if not text.split():
+        raise UserError(f"{path} is empty: the kernel would not find its root", "Use a fresh image.")
+    if len(text.strip().splitlines()) > 1:
+        yield Note(f"{path} had several lines, of which the firmware reads one: joined")
+    line = with_cgroups(text, cgroup_v2=facts.may_use_cgroup_v2)
+    yield Write(path, line.encode("utf-8", "surrogateescape"))

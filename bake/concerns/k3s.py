@@ -1,0 +1,115 @@
+"""K3s itself: binary, links, unit, configuration, images, as its official installer would leave them."""
+
+import json
+from collections.abc import Iterator, Mapping
+
+from bake.concerns import Note
+from bake.concerns.containerd import SOCKET
+from bake.facts import NodeFacts
+from bake.render import render
+from bake.spec import AGENT_KEYS, Datastore, NodeSpec, Role
+from firstboot.edits import Edit, Link, Place, Remove, Write
+from firstboot.snapshot import Probe
+
+BINARY = "/usr/local/bin/k3s"
+CONFIG = "/etc/rancher/k3s/config.yaml"
+REGISTRIES = "/etc/rancher/k3s/registries.yaml"
+TOKEN = "/etc/rancher/k3s/token"  # noqa: S105 (a path)
+IMAGES = "/var/lib/rancher/k3s/agent/images"
+UNITS = "/etc/systemd/system"
+_UNIT_FILES = tuple(f"{UNITS}/{role.unit}.service" for role in Role)
+_STARTED = tuple(f"{UNITS}/multi-user.target.wants/{role.unit}.service" for role in Role)
+
+PROBES = (
+    Probe(BINARY, "digest"),
+    *(Probe(f"/usr/local/bin/{name}", "digest") for name in ("kubectl", "crictl", "ctr")),
+    Probe(CONFIG),
+    Probe(REGISTRIES, "digest"),
+    Probe(TOKEN, "digest"),
+    Probe(f"{IMAGES}/*", "digest"),
+    *(Probe(path) for path in _UNIT_FILES + _STARTED),
+    *(Probe(f"{path}.env", "digest") for path in _UNIT_FILES),
+)
+
+
+def wants(spec: NodeSpec, facts: NodeFacts) -> Iterator[Edit | Note]:
+    binary = spec.k3s.binary
+    yield Place(BINARY, binary.sha256, binary.size, 0o755)
+    # With an external containerd its own ctr is there: K3s's speaks to the embedded one only.
+    for name in ("kubectl", "crictl") if spec.containerd else ("kubectl", "crictl", "ctr"):
+        yield Link(f"/usr/local/bin/{name}", "k3s")
+    if spec.k3s.airgap:
+        yield Place(f"{IMAGES}/{spec.k3s.airgap.name}", spec.k3s.airgap.sha256, spec.k3s.airgap.size)
+    yield Write(CONFIG, config_yaml(config(spec, facts)), 0o600)
+    if spec.token is not None:
+        yield Write(TOKEN, spec.token + b"\n", 0o600, secret=True)
+    if spec.registries is not None:
+        yield Write(REGISTRIES, spec.registries, 0o600, secret=True)
+    yield from _unit(spec)
+
+
+def _unit(spec: NodeSpec) -> Iterator[Edit | Note]:
+    path = f"{UNITS}/{spec.role.unit}.service"
+    notifies = spec.role is Role.MASTER or (
+        spec.k3s.version is not None and spec.k3s.version.notifies_as_agent
+    )
+    yield Write(path, render("k3s.service.j2", role=spec.role, type="notify" if notifies else "exec"))
+    # Its values may hold a proxy's password.
+    env = "".join(f"{key}={json.dumps(value)}\n" for key, value in sorted(spec.env.items()))
+    yield Write(f"{path}.env", env.encode(), 0o600, secret=bool(env))
+    started = f"{UNITS}/multi-user.target.wants/{spec.role.unit}.service"
+    yield Link(started, path) if spec.starts else Remove(started)
+    for other in Role:
+        if other is not spec.role:  # what a node was before
+            yield Remove(f"{UNITS}/multi-user.target.wants/{other.unit}.service")
+            yield Remove(f"{UNITS}/{other.unit}.service")
+    if not spec.starts:
+        yield Note("K3s is installed but not started at boot: a worker needs --server and --token-file")
+
+
+def config(spec: NodeSpec, facts: NodeFacts) -> dict[str, object]:
+    """The keys of config.yaml: what the person gave that this role takes, then what the plan manages."""
+    role_keys = spec.config if spec.role is Role.MASTER else _agent_keys(spec.config)
+    keys: dict[str, object] = dict(role_keys)
+    keys["node-name"] = spec.hostname
+    if spec.name is None and spec.role is Role.WORKER:
+        keys["with-node-id"] = True  # one image, many cards: each must be a node of its own
+    if spec.labels:
+        keys["node-label"] = list(spec.labels)
+    if spec.taints:
+        keys["node-taint"] = list(spec.taints)
+    if spec.server is not None:
+        keys["server"] = spec.server
+    if spec.token is not None:
+        keys["token-file"] = TOKEN
+    if spec.datastore is Datastore.ETCD and spec.server is None:
+        keys["cluster-init"] = True
+    if spec.containerd is not None:
+        keys["container-runtime-endpoint"] = f"unix://{SOCKET}"
+    return keys | _by_version(spec, facts, keys)
+
+
+def _by_version(spec: NodeSpec, facts: NodeFacts, given: Mapping[str, object]) -> dict[str, object]:
+    """Keys that only some versions know: an agent refuses to start with one it does not know."""
+    version = spec.k3s.version
+    keys: dict[str, object] = {}
+    if version is None:
+        return keys
+    if version.has_bundled_bin_option and "prefer-bundled-bin" not in given:
+        keys["prefer-bundled-bin"] = True
+    if version.refuses_cgroup_v1 and not facts.may_use_cgroup_v2:
+        given_args = given.get("kubelet-arg", [])
+        args = list(given_args) if isinstance(given_args, list) else [given_args]
+        if not any(str(arg).startswith("fail-cgroupv1=") for arg in args):
+            keys["kubelet-arg"] = [*args, "fail-cgroupv1=false"]
+    return keys
+
+
+def _agent_keys(given: Mapping[str, object]) -> dict[str, object]:
+    return {key: value for key, value in given.items() if key in AGENT_KEYS}
+
+
+def config_yaml(keys: Mapping[str, object]) -> bytes:
+    """YAML with each value as JSON, which is YAML too: quoted beyond doubt, and one line a key."""
+    lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}\n" for key, value in keys.items()]
+    return "".join(["# Written by k3s-bake.\n", *lines]).encode()

@@ -1,0 +1,46 @@
+"""fstab as pure text: where things are mounted, and swap turned off in it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+SWAP_OFF = "# k3s-bake: swap off: "
+"""Goes before a swap line, so that taking it away restores the line."""
+
+
+@dataclass(frozen=True)
+class Mount:
+    source: str
+    point: str
+    kind: str
+
+
+def mounts(text: str) -> Iterator[Mount]:
+    """The lines that mount something, in order. A path's escapes (fstab(5)) are left as they are."""
+    for line in text.splitlines():
+        words = line.split()
+        if len(words) >= 3 and not words[0].startswith("#"):
+            yield Mount(words[0], words[1], words[2])
+
+
+def boot_folder(text: str) -> str | None:
+    """Where the FAT partition with the firmware's files is mounted; None where no line mounts one.
+
+    An image has one such line: /boot up to Bullseye, /boot/firmware from Bookworm and on Ubuntu.
+    """
+    found = [mount.point.rstrip("/") for mount in mounts(text) if mount.kind in ("vfat", "msdos")]
+    under_boot = [point for point in found if point == "/boot" or point.startswith("/boot/")]
+    return next(iter(sorted(under_boot, key=_firmware_first)), None)
+
+
+def _firmware_first(point: str) -> int:
+    return {"/boot/firmware": 0, "/boot": 1}.get(point, 2)  # /boot/efi last: never the Pi's firmware
+
+
+def without_swap(text: str) -> str:
+    """Swap lines commented out, not lost; all else as it was, line ends included."""
+    lines = text.splitlines(keepends=True)
+    return "".join(SWAP_OFF + line if _is_swap(line) else line for line in lines)
+
+
+def _is_swap(line: str) -> bool:
+    return any(mount.kind == "swap" for mount in mounts(line))

@@ -1,0 +1,74 @@
+"""Is an image a node? The plan for it, empty or not, grouped by concern."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from bake import disk, spec_json
+from bake.concerns import k3s, record
+from bake.image import mounted
+from bake.node import CONCERNS, PROBES, Step, plan
+from bake.progress import Progress
+from bake.spec import File, K3s, NodeSpec, Role
+from firstboot.errors import UserError
+from firstboot.snapshot import File as FoundFile
+from firstboot.snapshot import Snapshot
+
+
+@dataclass(frozen=True)
+class Inspection:
+    spec: NodeSpec
+    recorded: bool
+    """Whether the image says itself what it was made to be; if not, it is held against a plain node."""
+    missing: dict[str, tuple[Step, ...]]
+    """Each concern by name, with what is left to do for it."""
+    notes: tuple[tuple[str, str], ...]
+
+    @property
+    def met(self) -> bool:
+        return not any(self.missing.values())
+
+
+def inspect(image: Path, role: Role, progress: Progress) -> Inspection:
+    """Hold an image against its own record, or, without one, against a plain node of that role.
+
+    Writes nothing. UserError for what is no card image.
+    """
+    if not image.is_file():
+        raise UserError(f"there is no image {image}", "inspect takes the path of a raw card image.")
+    layout = disk.read_disk(image)
+    with mounted(image, layout, progress, readonly=True) as tree:
+        found = tree.read(PROBES)
+    return compare(found, role)
+
+
+def compare(found: Snapshot, role: Role) -> Inspection:
+    """The same of what was read already. Pure."""
+    text = found.text(record.PATH)
+    spec = _recorded(text) if text else _plain(found, role)
+    todo = plan(spec, found)
+    left = [step for step in todo.steps if not _is_there(step)]
+    missing = {
+        concern.name: tuple(step for step in left if step.concern == concern.name) for concern in CONCERNS
+    }
+    return Inspection(spec, bool(text), missing, todo.notes)
+
+
+def _recorded(text: str) -> NodeSpec:
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{record.PATH} in the image is garbled", "Bake the image again.") from error
+    return spec_json.from_json(data)
+
+
+def _plain(found: Snapshot, role: Role) -> NodeSpec:
+    """A node with whatever K3s is there, since none was asked for."""
+    there = found.get(k3s.BINARY)
+    sha256 = there.sha256 if isinstance(there, FoundFile) else "0" * 64
+    return NodeSpec(role=role, k3s=K3s(File("k3s", sha256, 0)))
+
+
+def _is_there(step: Step) -> bool:
+    """A secret's content is not in the record: that its file is there must do."""
+    return getattr(step.edit, "secret", False) and isinstance(step.before, FoundFile)

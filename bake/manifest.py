@@ -1,0 +1,62 @@
+"""What a bake did, as data: for `--dry-run --json`, and for the manifest beside the image.
+
+With what was there before each edit, so that it can be undone by hand; with no secret, nor a hash of one,
+which could be guessed against offline.
+"""
+
+import hashlib
+from typing import Any
+
+from bake.node import Plan, Step
+from firstboot.edits import Edit, Link, Place, Remove, Write
+from firstboot.snapshot import File, Node, Symlink
+
+_KEPT = 256 << 10
+"""Bytes: larger files are told by their hash alone."""
+
+
+def steps(plan: Plan) -> list[dict[str, Any]]:
+    return [
+        {"concern": step.concern, "edit": edit(step.edit), "before": _before(step)} for step in plan.steps
+    ]
+
+
+def edit(change: Edit) -> dict[str, Any]:
+    """One edit for people and programs to read."""
+    data: dict[str, Any] = {"kind": type(change).__name__.lower(), "path": change.path}
+    if isinstance(change, Link):
+        data["target"] = change.target
+    elif not isinstance(change, Remove):
+        data |= {"mode": f"{change.mode:04o}", "owner": change.owner, "group": change.group}
+    if isinstance(change, Place):
+        data |= {"size": change.size, "sha256": change.sha256}
+    elif isinstance(change, Write):
+        data |= {"secret": True} if change.secret else _content(change.content)
+    return data
+
+
+def _before(step: Step) -> dict[str, Any] | None:
+    if getattr(step.edit, "secret", False) and isinstance(step.before, File):
+        return {"kind": "file", "secret": True}
+    return None if step.before is None else _node(step.before)
+
+
+def _node(node: Node) -> dict[str, Any]:
+    if isinstance(node, Symlink):
+        return {"kind": "link", "target": node.target}
+    if not isinstance(node, File):
+        return {"kind": type(node).__name__.lower()}
+    data: dict[str, Any] = {"kind": "file", "size": node.size}
+    if node.mode is not None:
+        data |= {"mode": f"{node.mode:04o}", "owner": node.owner, "group": node.group}
+    if node.content is not None and len(node.content) == node.size:  # not just the head of it
+        return data | _content(node.content)
+    return data | ({"sha256": node.sha256} if node.sha256 else {})
+
+
+def _content(content: bytes) -> dict[str, Any]:
+    data = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    if len(content) > _KEPT:
+        return data
+    # Bytes that are no UTF-8 come as lone surrogates, which JSON can carry (as \\udcXX).
+    return data | {"text": content.decode("utf-8", "surrogateescape")}

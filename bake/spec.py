@@ -1,0 +1,202 @@
+"""What one node is to be: the frozen input of the plan, checked when it is made.
+
+Files people write become these through bake.cluster_file; the command line fills in the rest.
+"""
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from bake.k3s_version import K3sVersion
+from firstboot.errors import UserError
+
+LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+"""A DNS label (RFC 1123) in lower case, as Kubernetes wants node names."""
+
+AGENT_KEYS = frozenset(
+    """
+    bind-address container-runtime-endpoint data-dir debug default-runtime disable-apiserver-lb disable-
+    default-registry-endpoint docker enable-pprof flannel-cni-conf flannel-conf flannel-iface image-
+    credential-provider-bin-dir image-credential-provider-config image-service-endpoint kube-proxy-arg
+    kubelet-arg lb-server-port log alsologtostderr node-external-dns node-external-ip node-internal-dns
+    node-ip node-label node-name node-taint nonroot-devices pause-image prefer-bundled-bin private-
+    registry protect-kernel-defaults resolv-conf rootless selinux server snapshotter token-file v
+    vmodule vpn-auth-file with-node-id
+    """.split()  # noqa: SIM905 (a list of forty strings is harder to read)
+)
+"""The keys of config.yaml that an agent takes; it refuses all others (k3s agent --help)."""
+
+MANAGED_KEYS = {
+    "server": "--server",
+    "token-file": "--token-file",
+    "agent-token-file": "--token-file",
+    "cluster-init": "datastore = 'etcd'",
+    "node-name": "the node's name",
+    "node-label": "the node's labels",
+    "node-taint": "the node's taints",
+    "container-runtime-endpoint": "containerd",
+}
+"""Keys that the plan writes itself, and what to use in their place."""
+
+SECRET_KEYS = {
+    "token": "--token-file",
+    "agent-token": "--token-file",
+    "datastore-endpoint": "[cluster] datastore_file, a 0600 file",
+    "vpn-auth": "vpn-auth-file",
+    "etcd-s3-access-key": "etcd-s3-config-secret",
+    "etcd-s3-secret-key": "etcd-s3-config-secret",
+    "etcd-s3-session-token": "etcd-s3-config-secret",
+}
+"""Keys that hold a secret, and the form that keeps it in a file."""
+
+
+class Role(StrEnum):
+    """For people. K3s's own words are server and agent."""
+
+    MASTER = "master"
+    WORKER = "worker"
+
+    @property
+    def k3s(self) -> str:
+        return "server" if self is Role.MASTER else "agent"
+
+    @property
+    def unit(self) -> str:
+        """The unit's name without suffix, as the official installer calls it."""
+        return "k3s" if self is Role.MASTER else "k3s-agent"
+
+
+class Datastore(StrEnum):
+    SQLITE = "sqlite"
+    ETCD = "etcd"
+
+
+@dataclass(frozen=True)
+class File:
+    """A large file to stage: what it is, not where its bytes are."""
+
+    name: str
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
+class K3s:
+    binary: File
+    version: K3sVersion | None = None
+    """None where a binary came without one: only what every K3s understands is used then."""
+    airgap: File | None = None
+
+
+@dataclass(frozen=True)
+class Containerd:
+    """An external containerd: its programs by name, and its version as far as it could be told."""
+
+    programs: tuple[File, ...]
+    version: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Wifi:
+    country: str
+    """ISO 3166 code of two capitals: without it the radio stays off."""
+    ssid: str
+    psk: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class StaticAddress:
+    address: str
+    """With its prefix: ``10.0.0.2/24``."""
+    gateway: str
+    dns: tuple[str, ...] = ()
+    interface: str = "eth0"
+
+
+@dataclass(frozen=True)
+class NodeSpec:
+    """One node. Raises UserError from its constructor for a field that no node can have."""
+
+    role: Role
+    k3s: K3s
+    cluster: str = "k3s"
+    name: str | None = None
+    """Host and node name; None for an image that many cards are written from."""
+    datastore: Datastore = Datastore.SQLITE
+    server: str | None = None
+    """URL of a master to join, ``https://10.0.0.2:6443``."""
+    token: bytes | None = field(default=None, repr=False)
+    labels: tuple[str, ...] = ()
+    taints: tuple[str, ...] = ()
+    config: Mapping[str, object] = field(default_factory=dict)
+    """Further keys of K3s's config.yaml."""
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    registries: bytes | None = field(default=None, repr=False)
+    containerd: Containerd | None = None
+    network: str | None = None
+    """The cluster's own network (CIDR): a firewall is opened for it alone. None: for all."""
+    user: str = "pi"
+    authorized_keys: tuple[str, ...] = ()
+    ssh: bool | None = None
+    """None: on where keys are given, else as the image has it."""
+    wifi: Wifi | None = None
+    address: StaticAddress | None = None
+    timezone: str | None = None
+
+    def __post_init__(self) -> None:
+        check_label(self.cluster, "cluster name")
+        if self.name is not None:
+            check_label(self.name, "node name")
+        if self.network is not None:
+            check_network(self.network)
+        if self.server is not None and not re.fullmatch(r"https://[^\s/]+:\d+", self.server):
+            raise UserError(f"'{self.server}' is not a master's URL", "like https://10.0.0.2:6443")
+        if self.role is Role.WORKER and self.datastore is Datastore.ETCD:
+            raise UserError("a worker has no datastore", "datastore belongs to masters")
+        if self.token is not None:
+            if self.server is None:
+                raise UserError("a token is for joining a master", "--server names it: https://10.0.0.2:6443")
+            check_token(self.token)
+
+    @property
+    def hostname(self) -> str:
+        return self.name or f"{self.cluster}-{self.role}"
+
+    @property
+    def joins(self) -> bool:
+        """Whether all is there that K3s needs to join a master at once."""
+        return self.server is not None and self.token is not None
+
+    @property
+    def starts(self) -> bool:
+        """Whether K3s can start at boot with what is baked in."""
+        return self.joins or (self.role is Role.MASTER and self.server is None)
+
+
+def check_label(text: str, what: str) -> str:
+    """Return it. UserError where it is not a DNS label in lower case."""
+    if not LABEL.fullmatch(text):
+        raise UserError(
+            f"'{text[:80]}' cannot be a {what}", "Lower-case letters, digits and '-' inside, at most 63: pi-1"
+        )
+    return text
+
+
+def check_network(text: str) -> str:
+    """Return it. UserError where it is not a network in CIDR form."""
+    try:
+        ipaddress.ip_network(text)
+    except ValueError as error:
+        raise UserError(f"'{text}' is not a network: {error}", "like 10.0.0.0/24") from error
+    return text
+
+
+def check_token(token: bytes) -> None:
+    """UserError for what K3s would not take, or would take without checking the master's CA."""
+    if not re.fullmatch(rb"K10[0-9a-f]{64}::\S+", token):
+        raise UserError(
+            "the token is not in the K10 form, so K3s would trust any master with it",
+            "Take all of /var/lib/rancher/k3s/server/agent-token (or node-token) of the master.",
+        )

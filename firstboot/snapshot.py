@@ -1,0 +1,156 @@
+"""What was found in a tree: the probes that ask, and the snapshot that answers.
+
+Runs on the node too: Python 3.7, standard library only.
+"""
+
+import base64
+import fnmatch
+import posixpath
+from dataclasses import dataclass, field
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple, Union
+
+HEAD_BYTES = 64
+"""What a ``head`` probe reads: enough for an ELF header."""
+
+MAX_CONTENT = 16 << 20
+"""Bytes. No text file that a probe names is larger in a sane tree (dpkg's status is 1 to 6 MB)."""
+
+_MAX_LINKS = 40  # as the kernel's own limit (path_resolution(7))
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One question: what is at ``path``? A component may hold ``*``.
+
+    ``read``: ``content`` (all bytes), ``digest`` (sha256 only: large or secret files), ``head`` (the first
+    HEAD_BYTES bytes), ``names`` (of a folder: what it holds; of a file nothing). Links are reported, not
+    followed.
+    """
+
+    path: str
+    read: str = "content"
+
+
+@dataclass(frozen=True)
+class File:
+    """A regular file. Mode, owner and group are None where the file system keeps none (FAT)."""
+
+    size: int
+    mode: Optional[int]
+    owner: Optional[int]
+    group: Optional[int]
+    sha256: str = ""
+    content: Optional[bytes] = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Symlink:
+    target: str
+
+
+@dataclass(frozen=True)
+class Folder:
+    names: Tuple[str, ...] = ()
+    """Sorted; empty unless the probe asked for names."""
+
+
+@dataclass(frozen=True)
+class Special:
+    """A device, socket or fifo: never edited."""
+
+
+Node = Union[File, Symlink, Folder, Special]
+
+
+class Snapshot:
+    """The answers to some probes. What is not in it does not exist, provided a probe covers it."""
+
+    def __init__(self, nodes: Mapping[str, Node], probes: Tuple[Probe, ...]) -> None:
+        self._nodes = dict(nodes)
+        self._probes = probes
+
+    def get(self, path: str) -> Optional[Node]:
+        return self._nodes.get(path)
+
+    def covers(self, path: str) -> bool:
+        """Whether some probe asked about this very path: only then does absence mean anything."""
+        return any(_matches(probe.path, path) for probe in self._probes)
+
+    def paths(self, pattern: str) -> List[str]:
+        """The paths found that match a pattern, sorted; ``*`` stays within one component."""
+        return sorted(path for path in self._nodes if _matches(pattern, path))
+
+    def follow(self, path: str) -> Optional[Node]:
+        """The node at the end of links, as far as the probes reach; None for a link out of their sight."""
+        for _ in range(_MAX_LINKS):
+            node = self.get(path)
+            if not isinstance(node, Symlink):
+                return node
+            path = posixpath.normpath(posixpath.join(posixpath.dirname(path), node.target))
+        return None
+
+    def content(self, path: str) -> Optional[bytes]:
+        node = self.follow(path)
+        return node.content if isinstance(node, File) else None
+
+    def text(self, path: str) -> Optional[str]:
+        """Content as text. Bytes that are not UTF-8 survive a round trip (surrogateescape)."""
+        content = self.content(path)
+        return None if content is None else content.decode("utf-8", "surrogateescape")
+
+    def names(self, path: str) -> Tuple[str, ...]:
+        node = self.follow(path)
+        return node.names if isinstance(node, Folder) else ()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._nodes))
+
+    def to_json(self) -> Dict[str, Any]:
+        return {
+            "probes": [[probe.path, probe.read] for probe in self._probes],
+            "nodes": {path: node_to_json(node) for path, node in sorted(self._nodes.items())},
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Snapshot":
+        probes = tuple(Probe(path, read) for path, read in data["probes"])
+        return cls({path: node_from_json(node) for path, node in data["nodes"].items()}, probes)
+
+
+def _matches(pattern: str, path: str) -> bool:
+    wanted, given = pattern.split("/"), path.split("/")
+    return len(wanted) == len(given) and all(
+        fnmatch.fnmatchcase(name, part) for part, name in zip(wanted, given)
+    )
+
+
+def node_to_json(node: Node) -> Dict[str, Any]:
+    """The whole node, content in base64: what travels between a node and the operator."""
+    if isinstance(node, Symlink):
+        return {"kind": "link", "target": node.target}
+    if isinstance(node, Folder):
+        return {"kind": "folder", "names": list(node.names)}
+    if isinstance(node, Special):
+        return {"kind": "special"}
+    content = None if node.content is None else base64.b64encode(node.content).decode()
+    return {
+        "kind": "file",
+        "size": node.size,
+        "mode": node.mode,
+        "owner": node.owner,
+        "group": node.group,
+        "sha256": node.sha256,
+        "content": content,
+    }
+
+
+def node_from_json(data: Mapping[str, Any]) -> Node:
+    kind = data["kind"]
+    if kind == "link":
+        return Symlink(data["target"])
+    if kind == "folder":
+        return Folder(tuple(data["names"]))
+    if kind == "special":
+        return Special()
+    content = None if data["content"] is None else base64.b64decode(data["content"])
+    return File(data["size"], data["mode"], data["owner"], data["group"], data["sha256"], content)

@@ -1,0 +1,280 @@
+"""A folder as a tree: read a snapshot of it, carry out edits in it, atomically.
+
+The folder is a test's, or ``/`` on the node itself. Links are resolved inside the tree by a walk over open
+folders, so that no link, whatever it says and whoever changes it meanwhile, leads out of it.
+
+Runs on the node too: Python 3.7, standard library only.
+"""
+
+import contextlib
+import errno
+import fnmatch
+import hashlib
+import os
+import shutil
+import stat
+from typing import BinaryIO, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
+
+from firstboot.edits import Edit, Link, Place, Remove, Write, check_path, owner_of, parent_mode
+from firstboot.errors import UserError, WorkFailed
+from firstboot.snapshot import HEAD_BYTES, MAX_CONTENT, File, Folder, Node, Probe, Snapshot, Special, Symlink
+
+_MAX_LINKS = 40  # as the kernel's own limit (path_resolution(7))
+_CHUNK = 1 << 20
+
+
+class FolderTree:
+    """A folder of this machine as a tree.
+
+    ``modeless`` are the mount points in it that keep neither modes nor owners (FAT). ``keeps_owners`` is
+    False for an ordinary user's folder, where everything is the user's own.
+    """
+
+    def __init__(self, root: str, modeless: Sequence[str] = (), keeps_owners: Optional[bool] = None) -> None:
+        self._root = root
+        self._modeless = tuple(modeless)
+        self._keeps_owners = os.geteuid() == 0 if keeps_owners is None else keeps_owners
+
+    def read(self, probes: Iterable[Probe]) -> Snapshot:
+        """What is there. UserError for a file beyond MAX_CONTENT where content was asked for."""
+        asked = tuple(probes)
+        nodes: Dict[str, Node] = {}
+        for probe in asked:
+            for path in self._expand(probe.path):
+                node = self._node(path, probe.read)
+                if node is not None:
+                    nodes[path] = node
+        return Snapshot(nodes, asked)
+
+    def apply(self, edits: Iterable[Edit], sources: Optional[Mapping[str, str]] = None) -> None:
+        """Carry out edits in order; each is whole or not there at all, whenever the power goes.
+
+        ``sources`` maps the sha256 of each Place to a file of this machine. UserError for what is in the
+        way, WorkFailed where the file system does not do it.
+        """
+        for edit in edits:
+            try:
+                self._apply(edit, sources or {})
+            except (NotADirectoryError, IsADirectoryError) as error:
+                raise in_the_way(edit.path) from error
+            except OSError as error:
+                raise WorkFailed(f"{edit.path}: {error.strerror}", _hint(error)) from error
+
+    # reading
+
+    def _expand(self, pattern: str) -> List[str]:
+        found = [""]
+        for part in pattern.split("/")[1:]:
+            if "*" in part:
+                found = [
+                    f"{base}/{name}"
+                    for base in found
+                    for name in self._listing(base or "/")
+                    if fnmatch.fnmatchcase(name, part)
+                ]
+            else:
+                found = [f"{base}/{part}" for base in found]
+        return found
+
+    def _listing(self, path: str) -> List[str]:
+        with self._folder(path.split("/")) as folder:
+            return [] if folder is None else sorted(os.listdir(folder))
+
+    def _node(self, path: str, read: str) -> Optional[Node]:
+        parents, name = os.path.split(check_path(path))
+        with self._folder(parents.split("/")) as folder:
+            if folder is None:
+                return None
+            try:
+                status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            except FileNotFoundError:
+                return None
+            if stat.S_ISLNK(status.st_mode):
+                return Symlink(os.readlink(name, dir_fd=folder))
+            if stat.S_ISREG(status.st_mode):
+                return self._file(folder, name, path, read)
+        if stat.S_ISDIR(status.st_mode):
+            return Folder(tuple(self._listing(path)) if read == "names" else ())
+        return Special()
+
+    def _file(self, folder: int, name: str, path: str, read: str) -> File:
+        # NONBLOCK: should the name have become a fifo meanwhile, do not wait for its writer.
+        handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+        with open(handle, "rb") as stream:
+            status = os.fstat(handle)
+            content, sha256 = _read(stream, status.st_size, path, read)
+        bare = self._is_modeless(path)
+        owned = self._keeps_owners and not bare
+        return File(
+            size=status.st_size,
+            mode=None if bare else stat.S_IMODE(status.st_mode),
+            owner=status.st_uid if owned else None,
+            group=status.st_gid if owned else None,
+            sha256=sha256,
+            content=content,
+        )
+
+    def _is_modeless(self, path: str) -> bool:
+        return any(path.startswith(mount.rstrip("/") + "/") for mount in self._modeless)
+
+    # writing
+
+    def _apply(self, edit: Edit, sources: Mapping[str, str]) -> None:
+        parents, name = os.path.split(check_path(edit.path))
+        made = None if isinstance(edit, Remove) else edit
+        with self._folder(parents.split("/"), made) as folder:
+            if folder is None:
+                return  # nothing to remove where there is no folder
+            _refuse_in_the_way(folder, name, edit.path)
+            if isinstance(edit, Remove):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(name, dir_fd=folder)
+            else:
+                self._replace(folder, name, edit, sources)
+            os.fsync(folder)
+
+    def _replace(
+        self, folder: int, name: str, edit: Union[Write, Place, Link], sources: Mapping[str, str]
+    ) -> None:
+        temporary = f".{name}.k3s-bake"
+        with contextlib.suppress(FileNotFoundError):  # left by a power cut
+            os.unlink(temporary, dir_fd=folder)
+        try:
+            if isinstance(edit, Link):
+                os.symlink(edit.target, temporary, dir_fd=folder)
+            else:
+                self._fill(folder, temporary, edit, sources)
+            os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary, dir_fd=folder)
+            raise
+
+    def _fill(self, folder: int, name: str, edit: Union[Write, Place], sources: Mapping[str, str]) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        handle = os.open(name, flags, 0o600, dir_fd=folder)
+        with open(handle, "wb") as stream:
+            if not self._is_modeless(edit.path):  # access before the first byte: a secret is never readable
+                if self._keeps_owners:
+                    os.fchown(handle, edit.owner, edit.group)
+                os.fchmod(handle, edit.mode)
+            if isinstance(edit, Write):
+                stream.write(edit.content)
+            else:
+                with open(source_of(edit, sources), "rb") as source:
+                    shutil.copyfileobj(source, stream, _CHUNK)
+            stream.flush()
+            os.fsync(handle)
+
+    # walking
+
+    @contextlib.contextmanager
+    def _folder(self, parts: Sequence[str], made_for: Optional[Edit] = None) -> Iterator[Optional[int]]:
+        """The open folder at the end of a path, resolved inside the tree; None where there is none.
+
+        With ``made_for`` missing folders are made on the way, and what is no folder raises.
+        """
+        stack = [os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)]
+        try:
+            try:
+                self._walk(stack, list(reversed(parts)), made_for)
+                end: Optional[int] = stack[-1]
+            except OSError as error:
+                if made_for or error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                    raise
+                end = None
+            yield end
+        finally:
+            _leave(stack, 0)
+
+    def _walk(self, stack: List[int], pending: List[str], made_for: Optional[Edit]) -> None:
+        links = 0
+        while pending:
+            part = pending.pop()
+            if part == "..":  # above the root is the root, as under chroot
+                _leave(stack, max(1, len(stack) - 1))
+            elif part not in ("", "."):
+                target = self._enter(part, stack, made_for)
+                if target is None:
+                    continue
+                links += 1
+                if links > _MAX_LINKS:
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+                if target.startswith("/"):
+                    _leave(stack, 1)
+                pending.extend(reversed(target.split("/")))
+
+    def _enter(self, name: str, stack: List[int], made_for: Optional[Edit]) -> Optional[str]:
+        """Go one folder down; where the name is a link, return its target instead."""
+        try:
+            stack.append(_open_folder(name, stack[-1]))
+        except FileNotFoundError:
+            if made_for is None:
+                raise
+            stack.append(self._make_folder(name, stack[-1], made_for))
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.ENOTDIR):
+                raise
+            try:
+                return os.readlink(name, dir_fd=stack[-1])
+            except OSError:
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
+        return None
+
+    def _make_folder(self, name: str, parent: int, edit: Edit) -> int:
+        os.mkdir(name, 0o700, dir_fd=parent)
+        handle = _open_folder(name, parent)
+        if not self._is_modeless(edit.path):
+            if self._keeps_owners:
+                os.fchown(handle, *owner_of(edit))
+            os.fchmod(handle, parent_mode(edit))
+        os.fsync(parent)
+        return handle
+
+
+def source_of(edit: Place, sources: Mapping[str, str]) -> str:
+    """The file of this machine that holds a Place's bytes. KeyError: the caller forgot to name it."""
+    return sources[edit.sha256]
+
+
+def _read(stream: BinaryIO, size: int, path: str, read: str) -> Tuple[Optional[bytes], str]:
+    if read == "names":  # of a folder; this is a file
+        return None, ""
+    if read == "head":
+        return stream.read(HEAD_BYTES), ""
+    if read == "content":
+        if size > MAX_CONTENT:
+            raise UserError(f"{path} is far too large: {size} bytes", "Is this tree a Linux system?")
+        content = stream.read()
+        return content, hashlib.sha256(content).hexdigest()
+    digest = hashlib.sha256()
+    for chunk in iter(lambda: stream.read(_CHUNK), b""):
+        digest.update(chunk)
+    return None, digest.hexdigest()
+
+
+def _open_folder(name: str, parent: int) -> int:
+    return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+
+
+def _leave(stack: List[int], depth: int) -> None:
+    while len(stack) > depth:
+        os.close(stack.pop())
+
+
+def _refuse_in_the_way(folder: int, name: str, path: str) -> None:
+    try:
+        mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+    except FileNotFoundError:
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+        raise in_the_way(path)
+
+
+def in_the_way(path: str) -> UserError:
+    """The one wording for a folder or special file where an edit wants a file, or a file for a folder."""
+    return UserError(f"{path}: what is no file, or no folder, is in the way", "Move it away, then try again.")
+
+
+def _hint(error: OSError) -> str:
+    return "Make room, then run it again." if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""

@@ -1,0 +1,68 @@
+"""The group of commands, and the only place that prints errors."""
+
+import signal
+import sys
+from types import FrameType
+
+import click
+from rich.markup import escape
+
+from bake.cluster_file import ClusterFileError
+from firstboot.errors import UserError
+from k3s_bake import report
+from k3s_bake.cli.bases import bases
+from k3s_bake.cli.image import image
+from k3s_bake.cli.inspect import inspect
+
+_INTERRUPTED = 130  # 128 + SIGINT, as shells say it
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="k3s-bake")
+def cli() -> None:
+    """Turn stock Raspbian images into K3s nodes, offline.
+
+    \b
+    Examples:
+      k3s-bake image --role master --cluster home
+      k3s-bake image --role worker --cluster home --dry-run
+      k3s-bake inspect home-worker.img
+    """
+
+
+cli.add_command(image)
+cli.add_command(inspect)
+cli.add_command(bases)
+
+
+def main() -> None:
+    """Run a command. Exit code 2: something to mend; 1: work that failed; 130: interrupted."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        cli(standalone_mode=False)
+    except ClusterFileError as error:
+        _fail("\n".join([error.message, *error.problems]), error.hint, error.exit_code)
+    except UserError as error:
+        _fail(error.message, error.hint, error.exit_code)
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        hint = f"'{context.command_path} --help' says more." if context else ""
+        _fail(error.format_message(), hint, 2)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        _fail("interrupted: nothing was left behind", "", _INTERRUPTED)
+    except BrokenPipeError:
+        sys.exit(0)  # the reader has seen enough
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _fail(message: str, hint: str, code: int) -> None:
+    console = report.console(stderr=True)
+    console.print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True, highlight=False)
+    if hint:
+        console.print(f"[bold]hint:[/]  {escape(hint)}", soft_wrap=True, highlight=False)
+    sys.exit(code)

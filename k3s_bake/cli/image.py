@@ -1,0 +1,161 @@
+"""k3s-bake image"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from rich.markup import escape
+
+from bake import cache, cluster_file, manifest, spec_json, wish
+from bake import image as recipe
+from bake.catalogue import DEFAULT_BASE
+from bake.download import Web
+from bake.k3s_version import DEFAULT_K3S
+from bake.node import Plan
+from bake.spec import Datastore, Role
+from k3s_bake import report
+from k3s_bake.cli.values import node_values, wish_values
+from k3s_bake.progress import Bars
+
+F = TypeVar("F", bound=Callable[..., Any])
+_FILE = click.Path(path_type=Path)
+
+
+def _options(*options: Callable[[F], F]) -> Callable[[F], F]:
+    def add(command: F) -> F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+_what = _options(
+    click.option("--role", type=click.Choice([role.value for role in Role])),
+    click.option("--file", "file", type=_FILE, help="cluster.toml; options given here win over it."),
+    click.option("--cluster", help="Name of the cluster.  [default: k3s]"),
+    click.option("--name", help="Host and node name.  [default: <cluster>-<role>]"),
+)
+_parts = _options(
+    click.option("--base", help=f"Name ('k3s-bake bases') or path.  [default: {DEFAULT_BASE}]"),
+    click.option("--k3s", help=f"Version, channel (stable, v1.33) or path.  [default: {DEFAULT_K3S}]"),
+    click.option("--k3s-version", help="What a K3s given as a path is."),
+    click.option("--airgap", help="Container images: none, auto or a path.  [default: auto with a release]"),
+    click.option(
+        "--containerd",
+        multiple=True,
+        help="'embedded' (default), or archives of another: release tarball, .deb, runc's .deb.",
+    ),
+)
+_cluster = _options(
+    click.option("--server", help="URL of a master to join: https://10.0.0.2:6443"),
+    click.option("--token-file", type=_FILE, help="File (0600) with the token to join with."),
+    click.option("--datastore", type=click.Choice([store.value for store in Datastore]), help="Of a master."),
+    click.option("--label", multiple=True, help="Node label, key=value. Repeat for more."),
+    click.option("--taint", multiple=True, help="Node taint, key=value:Effect. Repeat for more."),
+    click.option("--registries", type=_FILE, help="registries.yaml to put in."),
+    click.option("--network", help="The cluster's network (CIDR): open a firewall for it alone."),
+)
+_access = _options(
+    click.option("--user", help="Who logs in.  [default: pi]"),
+    click.option(
+        "--authorized-key",
+        multiple=True,
+        type=_FILE,
+        help="Public key file; turns SSH on and its passwords off.",
+    ),
+    click.option(
+        "--ssh/--no-ssh", default=None, help="SSH on or off.  [default: on with a key, else as it is]"
+    ),
+    click.option("--timezone", help="Like Europe/Berlin."),
+)
+_lan = _options(
+    click.option("--wifi-country", help="Two capitals: DE, FR."),
+    click.option("--wifi-ssid"),
+    click.option("--wifi-psk-file", type=_FILE, help="File (0600) with the password; asked for without it."),
+    click.option("--address", help="Static address with prefix: 10.0.0.3/24."),
+    click.option("--gateway", help="For --address."),
+    click.option("--dns", multiple=True, help="For --address. Repeat for more."),
+    click.option("--interface", help="For --address.  [default: eth0]"),
+)
+_how = _options(
+    click.option("--output", type=_FILE, help="[default: ./<cluster>-<name or role>.img]"),
+    click.option("--force", is_flag=True, help="Replace an existing output."),
+    click.option("--offline", is_flag=True, help="Use the cache only."),
+    click.option("--mirror", help="URL that takes the place of every server."),
+    click.option("--dry-run", is_flag=True, help="Show what would change, as a diff; write nothing."),
+    click.option("--json", "as_json", is_flag=True, help="For programs."),
+)
+
+
+@click.command()
+@_what
+@_parts
+@_cluster
+@_access
+@_lan
+@_how
+def image(dry_run: bool, as_json: bool, offline: bool, mirror: str | None, **given: Any) -> None:
+    """Bake a base image into a node's image, without booting it and without root.
+
+    \b
+    Examples:
+      k3s-bake image --role worker
+      k3s-bake image --role master --cluster home --authorized-key ~/.ssh/id_ed25519.pub
+      k3s-bake image --role worker --base my.img --k3s ./k3s-armhf --airgap none --output w.img
+      k3s-bake image --role worker --dry-run
+    """
+    progress = Bars()
+    web = Web(progress, mirror=mirror, offline=offline)
+    job = wish.job(_wish(given, dry_run), cache.home(), web)
+    if dry_run:
+        todo = recipe.preview(job, progress)
+        _show(job, todo, as_json)
+        return
+    baked = recipe.bake(job, progress)
+    if as_json:
+        data = {"image": str(baked.image), "manifest": str(baked.manifest), "bmap": str(baked.bmap)}
+        click.echo(json.dumps(data | _data(job, baked.plan), indent=2))
+    else:
+        _print(baked)
+
+
+def _wish(given: dict[str, Any], dry_run: bool) -> wish.Wish:
+    file = cluster_file.load(given["file"]) if given["file"] else None
+    node = node_values(given, file)
+    output = given["output"] or Path(f"{node.get('cluster', 'k3s')}-{node.get('name') or node['role']}.img")
+    # A dry run writes nothing: what is in the output's place is no matter.
+    return wish.Wish(output=output, node=node, force=given["force"] or dry_run, **wish_values(given, file))
+
+
+def _data(job: recipe.Job, plan: Plan) -> dict[str, Any]:
+    notes = [{"concern": concern, "text": text} for concern, text in plan.notes]
+    return {"spec": spec_json.to_json(job.spec), "notes": notes, "edits": manifest.steps(plan)}
+
+
+def _show(job: recipe.Job, plan: Plan, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(_data(job, plan), indent=2))
+        return
+    console = report.console()
+    for step in plan.steps:
+        console.print(escape(report.diff(step)), end="", highlight=False)
+    for concern, text in plan.notes:
+        console.print(f"note: {concern}: {escape(text)}", highlight=False)
+    console.print(f"{len(plan.steps)} changes; nothing was written.")
+
+
+def _print(baked: recipe.Baked) -> None:
+    console = report.console()
+    console.print(report.plan_table(baked.plan))
+    grown = f", {baked.grown >> 20} MiB larger than its base" if baked.grown else ""
+    console.print(
+        f"\n[bold]{escape(str(baked.image))}[/]{grown}; {baked.manifest.name} and {baked.bmap.name} beside it"
+    )
+    if baked.plan.secret:
+        console.print("It holds a secret, so only you can read it (mode 0600). Keep it that way.")
+    console.print(
+        f"Next: write it to a card, with 'bmaptool copy {escape(str(baked.image))} /dev/sdX' for one."
+    )

@@ -1,0 +1,82 @@
+"""From options, and the cluster.toml they complete, to the values of a node and its parts."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bake import cluster_file
+from bake.cluster_checks import read_file, read_public_keys, read_secret
+from bake.cluster_file import ClusterFile
+from bake.spec import Datastore, Role, StaticAddress, Wifi
+from firstboot.errors import UserError
+
+_PLAIN = ("cluster", "name", "server", "network", "user", "timezone", "ssh")
+_PARTS = ("base", "k3s", "k3s_version", "airgap")
+
+
+def node_values(given: Mapping[str, Any], file: ClusterFile | None) -> dict[str, Any]:
+    """Values of NodeSpec: the file's, and over them the options that were given.
+
+    UserError for a file that cannot be read, or for a secret that others can read.
+    """
+    role = Role(given["role"]) if given["role"] else None
+    values = cluster_file.values_for(file, role, given["name"])
+    values |= {name: given[name] for name in _PLAIN if given[name] is not None}
+    if values["role"] is Role.MASTER and "server" not in values:
+        values.pop("token", None)  # the file's is for those that join
+    if given["datastore"]:
+        values["datastore"] = Datastore(given["datastore"])
+    if given["label"]:
+        values["labels"] = given["label"]
+    if given["taint"]:
+        values["taints"] = given["taint"]
+    if given["authorized_key"]:
+        values["authorized_keys"] = tuple(
+            key for path in given["authorized_key"] for key in read_public_keys(path)
+        )
+    if given["registries"]:
+        values["registries"] = read_file(given["registries"])
+    if given["token_file"]:
+        values["token"] = read_secret(given["token_file"]).strip()
+    return values | _wifi(given) | _address(given)
+
+
+def wish_values(given: Mapping[str, Any], file: ClusterFile | None) -> dict[str, Any]:
+    """Values of Wish: which base and which parts."""
+    values = {name: getattr(file, name) for name in _PARTS if file and getattr(file, name) is not None}
+    if file and file.containerd:
+        values["containerd"] = file.containerd
+    values |= {name: given[name] for name in _PARTS if given[name] is not None}
+    if given["containerd"]:
+        archives = [path for path in given["containerd"] if path != "embedded"]
+        values["containerd"] = tuple(Path(path).expanduser() for path in archives)
+    return values
+
+
+def _wifi(given: Mapping[str, Any]) -> dict[str, Wifi]:
+    if given["wifi_ssid"] is None:
+        return {}
+    if given["wifi_country"] is None:
+        raise UserError("Wi-Fi needs its country, or the radio stays off", "--wifi-country DE")
+    if given["wifi_psk_file"]:
+        psk = read_secret(given["wifi_psk_file"]).decode("utf-8", "replace").strip("\r\n")
+    else:
+        psk = click.prompt(f"Password of {given['wifi_ssid']}", hide_input=True, err=True)
+    return {"wifi": Wifi(given["wifi_country"], given["wifi_ssid"], psk)}
+
+
+def _address(given: Mapping[str, Any]) -> dict[str, StaticAddress]:
+    if given["address"] is None:
+        if given["gateway"] or given["dns"] or given["interface"]:
+            raise UserError(
+                "--gateway, --dns and --interface are for --address", "like --address 10.0.0.3/24"
+            )
+        return {}
+    if given["gateway"] is None:
+        raise UserError("a static address needs a gateway", "like --gateway 10.0.0.1")
+    address = StaticAddress(
+        given["address"], given["gateway"], given["dns"], given["interface"] or StaticAddress.interface
+    )
+    return {"address": address}

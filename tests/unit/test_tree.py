@@ -1,0 +1,108 @@
+"""The contract on a folder, and what only a folder can show."""
+
+import os
+from pathlib import Path
+
+import pytest
+from contract import LARGE, SHA256, Contract
+
+from firstboot import tree as module
+from firstboot.edits import Link, Place, Write
+from firstboot.errors import WorkFailed
+from firstboot.snapshot import Probe, Snapshot, Special
+from firstboot.tree import FolderTree
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> FolderTree:
+    root = tmp_path / "root"
+    (root / "etc").mkdir(parents=True)
+    (root / "boot").mkdir()
+    return FolderTree(str(root), modeless=("/boot",))
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> dict[str, str]:
+    path = tmp_path / "large"
+    path.write_bytes(LARGE)
+    return {SHA256: str(path)}
+
+
+class TestFolder(Contract):
+    pass
+
+
+def test_nothing_outside_is_ever_touched(tmp_path: Path, tree: FolderTree) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    tree.apply(
+        [Link("/absolute", str(outside)), Link("/upward", "../outside"), Link("/etc/file", f"{outside}/f")],
+        {},
+    )
+    tree.apply([Write("/absolute/a", b"x"), Write("/upward/b", b"x"), Write("/etc/file", b"x")], {})
+    assert list(outside.iterdir()) == []
+
+
+@pytest.mark.parametrize("moment", ["fsync", "rename", "fchmod"])
+def test_interrupted_is_old_or_new_and_leaves_no_litter(
+    tmp_path: Path, tree: FolderTree, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    tree.apply([Write("/etc/file", b"old")], {})
+    real = getattr(os, moment)
+
+    def interrupted(*args: object, **more: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module.os, moment, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        tree.apply([Write("/etc/file", b"new")], {})
+    monkeypatch.setattr(module.os, moment, real)
+    assert (tmp_path / "root/etc/file").read_bytes() == b"old"
+    assert os.listdir(tmp_path / "root/etc") == ["file"]
+
+
+def test_what_a_power_cut_left_is_no_obstacle(tmp_path: Path, tree: FolderTree) -> None:
+    (tmp_path / "root/etc/.file.k3s-bake").write_bytes(b"half")
+    tree.apply([Write("/etc/file", b"new")], {})
+    assert os.listdir(tmp_path / "root/etc") == ["file"]
+
+
+def test_a_secret_is_private_before_its_first_byte(
+    tmp_path: Path, tree: FolderTree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modes: list[int] = []
+    real = os.fsync
+
+    def fsync(handle: int) -> None:
+        modes.append(os.fstat(handle).st_mode & 0o777)
+        real(handle)
+
+    monkeypatch.setattr(os, "umask", lambda mask: mask)
+    monkeypatch.setattr(module.os, "fsync", fsync)
+    tree.apply([Write("/etc/secret", b"x", mode=0o600, secret=True)], {})
+    assert modes[0] == 0o600
+
+
+def test_a_full_disk_is_worded(tree: FolderTree, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module.os, "fsync", full)
+    with pytest.raises(WorkFailed, match="/etc/file: No space left on device"):
+        tree.apply([Write("/etc/file", b"x")], {})
+
+
+def test_special_files_are_seen_and_left(tmp_path: Path, tree: FolderTree) -> None:
+    os.mkfifo(tmp_path / "root/etc/fifo")
+    assert tree.read([Probe("/etc/fifo")]).get("/etc/fifo") == Special()
+
+
+def test_a_snapshot_survives_its_json(tree: FolderTree, sources: dict[str, str]) -> None:
+    tree.apply([Write("/etc/a", b"\xff"), Link("/etc/b", "a"), Place("/etc/c", SHA256, len(LARGE))], sources)
+    found = tree.read([Probe("/etc/*"), Probe("/etc", "names"), Probe("/etc/c", "digest")])
+    again = Snapshot.from_json(found.to_json())
+    assert {path: again.get(path) for path in again} == {path: found.get(path) for path in found}
+    assert again.covers("/etc/x")
+    assert not again.covers("/usr/x")
