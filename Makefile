@@ -2,7 +2,7 @@
 PACKAGES := python3-guestfs libguestfs-tools supermin qemu-utils \
 	$(if $(filter arm64,$(shell dpkg --print-architecture)),qemu-system-arm,qemu-system-x86) \
 	$(if $(wildcard /boot/vmlinuz*),,linux-image-$(shell dpkg --print-architecture)) \
-	arch-test debian-archive-keyring mmdebstrap qemu-user-static uidmap \
+	arch-test bmap-tools debian-archive-keyring mmdebstrap qemu-user-static uidmap \
 	dosfstools e2fsprogs fakeroot fdisk mtools openssl python3-venv util-linux xz-utils zstd
 comma := ,
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=http_proxy$(comma)https_proxy$(comma)no_proxy)
@@ -43,7 +43,7 @@ demo: setup
 	$(BIN)/python images/sample/demo.py $(if $(REAL),--real)
 
 test: setup
-	$(BIN)/pytest -n 2 --dist loadgroup --durations=15 $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile --durations=15 $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -49,8 +49,18 @@ Check = Callable[[At, object], Any]
 
 def kind(value: object) -> str:
     """What a TOML value is, in words."""
-    kinds = {str: "text", bool: "true or false", int: "a number", float: "a number"}
-    return kinds.get(type(value)) or {dict: "a table", list: "a list"}.get(type(value), "a date or time")
+    match value:
+        case str():
+            return "text"
+        case bool():  # before int: it is one
+            return "true or false"
+        case int() | float():
+            return "a number"
+        case dict():
+            return "a table"
+        case list():
+            return "a list"
+    return "a date or time"
 
 
 def is_secret(key: str) -> bool:
@@ -178,7 +188,7 @@ def existing_file(path: Path) -> Path:
     except OSError:  # a name that is too long, a folder that may not be looked into
         found = False
     if not found:
-        raise UserError(f"{path} is not a file")
+        raise UserError(f"{path} is not a file", "check the path")
     return path
 
 
@@ -198,7 +208,7 @@ def read_secret(path: Path) -> bytes:
         raise UserError("there is no such file", "give a file's path, never the secret itself") from error
     secret = _read(path, private=True).rstrip(b"\r\n")
     if not secret:
-        raise UserError(f"{path} is empty")
+        raise UserError(f"{path} is empty", "put the secret into it")
     return secret
 
 
@@ -218,7 +228,7 @@ def _read(path: Path, private: bool) -> bytes:
                 raise UserError(f"others may read {path}", f"chmod 600 {path}")
             content = file.read(_MAX_FILE + 1)
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+        raise UserError(f"{path} cannot be read: {error.strerror}", "check who may read it") from error
     if len(content) > _MAX_FILE:
-        raise UserError(f"{path} is far too large")
+        raise UserError(f"{path} is far too large", "check the path")
     return content

@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import Any
 
 from bake.cluster_checks import At
-from bake.cluster_checks import read_secret as read_secret
 from bake.cluster_keys import FILE
 from bake.spec import AGENT_KEYS, Datastore, Role, StaticAddress, Wifi
 from firstboot.errors import UserError
@@ -39,7 +38,10 @@ class ClusterFileError(UserError):
     def __init__(self, file: str, problems: tuple[str, ...]) -> None:
         counted = "1 mistake" if len(problems) == 1 else f"{len(problems)} mistakes"
         in_node = any(problem.startswith("node[") for problem in problems)
-        super().__init__(f"{file}: {counted}", "node[1] is the first [[node]]" if in_node else "")
+        super().__init__(
+            f"{file}: {counted}",
+            "node[1] is the first [[node]]" if in_node else "docs/cluster-file.md lists what can be in it",
+        )
         self.problems = problems
 
 

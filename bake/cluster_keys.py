@@ -157,6 +157,8 @@ def read_token(path: Path) -> bytes:
 
 
 def _ssid(given: str) -> str:
+    if not given:
+        raise UserError("is empty")
     if len(given.encode()) > 32:
         raise UserError("is longer than 32 bytes, which no network's name is")
     return given
@@ -164,7 +166,9 @@ def _ssid(given: str) -> str:
 
 def _wifi(at: At, value: object) -> Wifi | None:
     found = _WIFI(at, value)
-    return Wifi(found["country"], found["ssid"], found["psk_file"]) if len(found) == 3 else None
+    if not all(found.get(key) for key in ("country", "ssid", "psk_file")):  # noted already
+        return None
+    return Wifi(found["country"], found["ssid"], found["psk_file"])
 
 
 def _node(at: At, value: object) -> dict[str, Any]:
@@ -177,7 +181,7 @@ def _node(at: At, value: object) -> dict[str, Any]:
         for key in k3s.get("config", {}):
             if key not in known:
                 at.key("k3s").key("config").key(key).wrong("a worker's K3s does not take this key")
-    return found | k3s | ({"address": address} if address else {})
+    return {**found, **k3s, **({"address": address} if address else {})}
 
 
 def _address(at: At, found: dict[str, Any]) -> StaticAddress | None:
@@ -192,7 +196,11 @@ def _address(at: At, found: dict[str, Any]) -> StaticAddress | None:
         network = ipaddress.IPv4Interface(given["address"]).network
         if ipaddress.ip_address(given["gateway"]) not in network:
             at.key("gateway").wrong(f"{given['gateway']} is not in {network}")
-        return StaticAddress(**given)
+            return None
+        try:
+            return StaticAddress(**given)
+        except UserError as error:
+            at.refused(error)
     return None
 
 

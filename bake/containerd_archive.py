@@ -127,6 +127,9 @@ def _programs(tar: tarfile.TarFile, archive: Path, arch: str, scratch: Path) -> 
         sha256 = sha256_of(written)
         publish(written, scratch.parent / sha256)
         yield File(path.name, sha256, member.size)
+    assert tar.fileobj is not None  # noqa: S101 (it is open)
+    while tar.fileobj.read(1 << 20):  # tar stops before the end, where gzip and xz have their checksums
+        pass
 
 
 def _check_machine(program: Path, what: str, arch: str) -> None:

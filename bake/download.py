@@ -26,8 +26,7 @@ from bake.cache import beside, locked, publish, sha256_of, writing
 from bake.progress import Progress, Silent
 from firstboot.errors import UserError, WorkFailed
 
-_BLOCK = 1 << 20
-_SMALL_FILE = 1 << 20
+_BLOCK = _SMALL_FILE = 1 << 20
 
 T = TypeVar("T")
 

@@ -50,7 +50,7 @@ def opened(
         root, boot = (f"/dev/sda{part.number}" for part in (disk.root, disk.boot))
         with _worded("the file systems of the image"):
             if grown:
-                guest.e2fsck(root, correct=True, forceall=True)
+                guest.e2fsck(root, correct=True)
                 guest.resize2fs(root)
             mount = guest.mount_ro if readonly else guest.mount
             mount(root, "/")
@@ -99,6 +99,8 @@ def _launch(guestfs: Any, image: Path, readonly: bool, emulate: bool) -> Any:
             guest.set_backend_setting("force_tcg", "1")
         # The image is a draft until it is published, and flushed then: no need to wait for the disk before.
         guest.add_drive_opts(str(image), format="raw", readonly=readonly, cachemode="unsafe")
+        # QEMU's default is to stop the machine when this machine's disk is full, for ever.
+        guest.config("-set", "drive.hd0.werror=report")
         guest.launch()
     except BaseException:
         guest.close()
@@ -139,7 +141,7 @@ def _worded(what: str) -> Iterator[None]:
             raise UserError(
                 f"{what}: no room left in the image", "Use a base with more free room."
             ) from error
-        if _says(error, errno.ENOTDIR, errno.EISDIR):
+        if _says(error, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP):
             raise in_the_way(what) from error
         raise WorkFailed(f"{what}: {str(error).splitlines()[0]}") from error
 
@@ -168,6 +170,12 @@ class GuestTree:
         for edit in edits:
             with _worded(check_path(edit.path)):
                 self._apply(edit, sources)
+
+    def flush(self) -> None:
+        """Write all out, and read from the disk from now on: a write that failed late shows then."""
+        with _worded("writing the image"):
+            self._guest.sync()
+            self._guest.drop_caches(3)
 
     # reading
 

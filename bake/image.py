@@ -86,6 +86,7 @@ def bake(job: Job, progress: Progress) -> Baked:
             todo = plan(job.spec, tree.read(PROBES))
             with progress.task(f"applying {len(todo.steps)} edits", None):
                 tree.apply(todo.edits, {sha256: str(path) for sha256, path in job.sources.items()})
+                tree.flush()
             _refuse_leftovers(plan(job.spec, tree.read(PROBES)))
         with progress.task("checking the file systems", None):
             disk.check(draft.image, layout, draft.folder)
@@ -96,7 +97,7 @@ def bake(job: Job, progress: Progress) -> Baked:
             bmap_path(job.output): block_map,
             manifest_path(job.output): _manifest(job, todo, base_sha256.result(), grown),
         }
-        draft.publish(texts, private=todo.secret)
+        draft.publish(texts, private=todo.secret or _is_private(job.base.path))
     return Baked(job.output, manifest_path(job.output), bmap_path(job.output), todo, grown)
 
 
@@ -118,6 +119,11 @@ def check_output(output: Path, base: Path, *, force: bool) -> None:
         raise UserError(f"the folder {output.parent} does not exist", "Make it, or choose another --output.")
     if not os.access(output.parent, os.W_OK | os.X_OK):
         raise UserError(f"cannot write to {output.parent}", "Choose another --output.")
+
+
+def _is_private(base: Path) -> bool:
+    """An image that was kept from others keeps from them what is in it."""
+    return base.stat().st_mode & 0o077 == 0
 
 
 def _done(value: str) -> "Future[str]":

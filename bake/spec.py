@@ -17,21 +17,21 @@ LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 AGENT_KEYS = frozenset(
     """
-    bind-address container-runtime-endpoint data-dir debug default-runtime disable-apiserver-lb disable-
-    default-registry-endpoint docker enable-pprof flannel-cni-conf flannel-conf flannel-iface image-
-    credential-provider-bin-dir image-credential-provider-config image-service-endpoint kube-proxy-arg
-    kubelet-arg lb-server-port log alsologtostderr node-external-dns node-external-ip node-internal-dns
-    node-ip node-label node-name node-taint nonroot-devices pause-image prefer-bundled-bin private-
-    registry protect-kernel-defaults resolv-conf rootless selinux server snapshotter token-file v
-    vmodule vpn-auth-file with-node-id
+    alsologtostderr bind-address container-runtime-endpoint data-dir debug default-runtime
+    disable-apiserver-lb disable-default-registry-endpoint docker enable-pprof flannel-cni-conf
+    flannel-conf flannel-iface image-credential-provider-bin-dir image-credential-provider-config
+    image-service-endpoint kube-proxy-arg kubelet-arg lb-server-port log node-external-dns
+    node-external-ip node-internal-dns node-ip node-label node-name node-taint nonroot-devices
+    pause-image prefer-bundled-bin private-registry protect-kernel-defaults resolv-conf rootless selinux
+    server snapshotter token-file v vmodule vpn-auth-file with-node-id
     """.split()  # noqa: SIM905 (a list of forty strings is harder to read)
 )
 """The keys of config.yaml that an agent takes; it refuses all others (k3s agent --help)."""
 
 MANAGED_KEYS = {
-    "server": "--server",
-    "token-file": "--token-file",
-    "agent-token-file": "--token-file",
+    "server": "server in [cluster]",
+    "token-file": "token_file in [cluster]",
+    "agent-token-file": "token_file in [cluster]",
     "cluster-init": "datastore = 'etcd'",
     "node-name": "the node's name",
     "node-label": "the node's labels",
@@ -41,9 +41,9 @@ MANAGED_KEYS = {
 """Keys that the plan writes itself, and what to use in their place."""
 
 SECRET_KEYS = {
-    "token": "--token-file",
-    "agent-token": "--token-file",
-    "datastore-endpoint": "[cluster] datastore_file, a 0600 file",
+    "token": "token_file",
+    "agent-token": "token_file",
+    "datastore-endpoint": "an external datastore cannot be baked in yet",
     "vpn-auth": "vpn-auth-file",
     "etcd-s3-access-key": "etcd-s3-config-secret",
     "etcd-s3-secret-key": "etcd-s3-config-secret",
@@ -100,19 +100,55 @@ class Containerd:
 
 @dataclass(frozen=True)
 class Wifi:
+    """UserError from its constructor for what no network can have; the password is never in it."""
+
     country: str
     """ISO 3166 code of two capitals: without it the radio stays off."""
     ssid: str
     psk: str = field(repr=False)
 
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Z]{2}", self.country):
+            raise UserError(f"{self.country[:20]!r} is not a Wi-Fi country", "Two capitals, like DE or US")
+        if not 1 <= len(self.ssid.encode("utf-8", "surrogateescape")) <= 32:
+            raise UserError(
+                "a Wi-Fi network's name has 1 to 32 bytes", "Letters beyond ASCII count as two or more."
+            )
+        if not re.fullmatch(r"[ -~]{8,63}|[0-9A-Fa-f]{64}", self.psk):
+            raise UserError(
+                "that cannot be a Wi-Fi password", "8 to 63 plain characters, or 64 hexadecimal digits"
+            )
+
 
 @dataclass(frozen=True)
 class StaticAddress:
+    """IPv4. UserError from its constructor for an address, gateway, server or interface that cannot be."""
+
     address: str
     """With its prefix: ``10.0.0.2/24``."""
     gateway: str
     dns: tuple[str, ...] = ()
     interface: str = "eth0"
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[0-9.]+/[0-9]+", self.address):
+            raise UserError(
+                f"{self.address[:80]!r} is not an IPv4 address with its prefix", "like 10.0.0.2/24"
+            )
+        try:
+            network = ipaddress.IPv4Interface(self.address).network
+            inside = ipaddress.IPv4Address(self.gateway) in network
+            scoped = [server for server in self.dns if ipaddress.ip_address(server) and "%" in server]
+        except ValueError as error:
+            raise UserError(
+                f"a static address cannot be: {error}", "like 10.0.0.2/24 and 10.0.0.1"
+            ) from error
+        if not inside:
+            raise UserError(f"the gateway {self.gateway} is not in {network}", "It is the router's address.")
+        if scoped:
+            raise UserError("a name server's address has no interface in it", "like 10.0.0.1 or 2001:db8::1")
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_.-]{0,14}", self.interface):  # IFNAMSIZ is 16, NUL included
+            raise UserError(f"{self.interface[:80]!r} is not an interface", "like eth0 or wlan0")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from firstboot.errors import UserError
 
 _STAND_INS: dict[str, Any] = {
     "token": b"K10" + b"0" * 64 + b"::node:unknown",
-    "registries": b"",
+    "registries": b"#",
     "env": {"UNKNOWN": ""},
 }
 """Valid values in the place of secrets."""

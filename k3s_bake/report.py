@@ -4,7 +4,7 @@ import difflib
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from bake.inspection import Inspection
 from bake.node import CONCERNS, Plan, Step
@@ -19,7 +19,7 @@ def console(*, stderr: bool = False) -> Console:
 
 def plan_table(plan: Plan) -> Table:
     """A row an edit, grouped by concern, notes included."""
-    table = Table("concern", "change", "path", box=None, pad_edge=False)
+    table = _table("concern", "change", "path")
     for concern in CONCERNS:
         name = concern.name
         for step in plan.steps:
@@ -50,13 +50,18 @@ def diff(step: Step) -> str:
 
 def inspection_table(inspection: Inspection) -> Table:
     """A row a concern: met, or each thing that is missing."""
-    table = Table("concern", "state", "what", box=None, pad_edge=False)
+    table = _table("concern", "state", "what")
     for name, missing in inspection.missing.items():
         if not missing:
             table.add_row(name, "[green]met[/]", "")
         for at, step in enumerate(missing):
             table.add_row("" if at else name, "" if at else "[red]missing[/]", escape(_lack(step)))
     return table
+
+
+def _table(*names: str) -> Table:
+    """Paths are folded where a terminal is narrow, never cut."""
+    return Table(*(Column(name, overflow="fold") for name in names), box=None, pad_edge=False)
 
 
 def _lines(content: bytes) -> list[str]:

@@ -6,7 +6,7 @@ from bake.bootfiles import with_cgroups
 from bake.concerns import Note
 from bake.facts import NodeFacts
 from bake.spec import NodeSpec
-from firstboot.edits import Edit, Write
+from firstboot.edits import Edit
 from firstboot.errors import UserError
 from firstboot.snapshot import Probe
 
@@ -22,5 +22,4 @@ def wants(spec: NodeSpec, facts: NodeFacts) -> Iterator[Edit | Note]:
         raise UserError(f"{path} is empty: the kernel would not find its root", "Use a fresh image.")
     if len(text.strip().splitlines()) > 1:
         yield Note(f"{path} had several lines, of which the firmware reads one: joined")
-    line = with_cgroups(text, cgroup_v2=facts.may_use_cgroup_v2)
-    yield Write(path, line.encode("utf-8", "surrogateescape"))
+    yield facts.rewritten(path, with_cgroups(text, cgroup_v2=facts.may_use_cgroup_v2))

@@ -39,21 +39,11 @@ PROBES = (
 
 def wants(spec: NodeSpec, facts: NodeFacts) -> Iterator[Edit | Note]:
     yield Write("/etc/hostname", f"{spec.hostname}\n".encode())
-    yield _edited(facts, "/etc/hosts", with_hostname(facts.text("/etc/hosts") or "", spec.hostname))
+    yield facts.rewritten("/etc/hosts", with_hostname(facts.text("/etc/hosts") or "", spec.hostname))
     yield from _machine_id(facts)
     if spec.timezone is not None:
         yield from _timezone(spec.timezone, facts)
     yield from _ssh(spec, facts)
-
-
-def _edited(facts: NodeFacts, path: str, text: str) -> Write:
-    """The file with another text; whose it is and who may read it stay."""
-    found = facts.found.follow(path)
-    content = text.encode("utf-8", "surrogateescape")
-    if not isinstance(found, File):
-        return Write(path, content)
-    mode = 0o644 if found.mode is None else found.mode
-    return Write(path, content, mode, found.owner or 0, found.group or 0)
 
 
 def with_hostname(hosts: str, name: str) -> str:
@@ -87,7 +77,7 @@ def _timezone(zone: str, facts: NodeFacts) -> Iterator[Edit | Note]:
 def _ssh(spec: NodeSpec, facts: NodeFacts) -> Iterator[Edit | Note]:
     if spec.authorized_keys:
         yield _authorized(spec, facts)
-        yield _edited(facts, _SSHD, without_passwords(facts.text(_SSHD) or ""))
+        yield facts.rewritten(_SSHD, without_passwords(facts.text(_SSHD) or ""))
     wanted = bool(spec.authorized_keys) if spec.ssh is None else spec.ssh
     if wanted:
         if not facts.exists("/lib/systemd/system/ssh.service"):

@@ -10,9 +10,9 @@ from bake.concerns import Note
 from bake.dpkg import Alternative
 from bake.facts import NodeFacts
 from bake.spec import NodeSpec
-from firstboot.edits import Edit, Link, Remove, Write
+from firstboot.edits import Edit, Link, Remove
 from firstboot.errors import UserError
-from firstboot.snapshot import File, Probe
+from firstboot.snapshot import Probe
 
 _STATE = "/var/lib/dpkg/alternatives"
 _NAMES = ("iptables", "ip6tables")  # arptables and ebtables are left alone: K3s uses neither
@@ -43,9 +43,6 @@ def _set(name: str, state: str, facts: NodeFacts) -> Iterator[Edit | Note]:
     if legacy not in alternative.choices or not facts.exists(legacy):
         raise UserError(f"the image has no {legacy}", "Its iptables package is damaged: use another base.")
     # Without 'manual' a package upgrade may choose nft again.
-    path = f"{_STATE}/{name}"
-    found = facts.found.get(path)
-    mode = found.mode if isinstance(found, File) and found.mode else 0o644
-    yield Write(path, str(alternative.manual()).encode("utf-8", "surrogateescape"), mode=mode)
+    yield facts.rewritten(f"{_STATE}/{name}", str(alternative.manual()))
     for link, target in alternative.links(legacy, name).items():
         yield Link(f"/etc/alternatives/{link}", target) if target else Remove(f"/etc/alternatives/{link}")

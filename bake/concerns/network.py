@@ -1,8 +1,211 @@
+"""Wi-Fi and a static address, for whichever program sets addresses on the node.
+
+An address that is not wanted any more goes, so that the node asks DHCP again. Wi-Fi is only ever set, never
+taken away: it may be the one way to reach the node.
+"""
+
+import ipaddress
+import re
+import uuid
 from collections.abc import Iterator
+
 from bake.concerns import Note
 from bake.facts import NodeFacts
-from bake.spec import NodeSpec
-from firstboot.edits import Edit
-PROBES = ()
+from bake.spec import NodeSpec, StaticAddress, Wifi
+from firstboot.edits import Edit, Link, Remove, Write
+from firstboot.errors import UserError
+from firstboot.snapshot import Probe
+
+_DHCPCD = "/etc/dhcpcd.conf"
+_SUPPLICANT = "/etc/wpa_supplicant/wpa_supplicant"
+_RADIOS = "/var/lib/systemd/rfkill/*:wlan"
+_PROFILES = "/etc/NetworkManager/system-connections/k3s-bake-*.nmconnection"
+_NM_STATE = "/var/lib/NetworkManager/NetworkManager.state"
+_COUNTRY = "/etc/modprobe.d/k3s-bake-wifi.conf"
+_NETWORKS = "/etc/systemd/network/10-k3s-bake-*.network"
+_WANTS = "/etc/systemd/system/multi-user.target.wants"
+
+PROBES = (
+    Probe(_DHCPCD),
+    Probe(f"{_SUPPLICANT}.conf", "digest"),
+    Probe(f"{_SUPPLICANT}-*.conf", "digest"),
+    Probe(_RADIOS),
+    Probe(_PROFILES, "digest"),
+    Probe(_NM_STATE),
+    Probe(_COUNTRY),
+    Probe(_NETWORKS),
+    Probe(f"{_WANTS}/wpa_supplicant@*.service"),
+)
+
+_BEGIN, _END = "# k3s-bake: begin", "# k3s-bake: end"
+_BLOCK = re.compile(rf"^{_BEGIN}\n(?:(?!{_BEGIN}$).*\n)*?{_END}(?:\n|\Z)", re.MULTILINE)
+
+_UUIDS = uuid.UUID("60fa15b2-7da4-4b31-89cc-5ea8a8c3a9b4")
+"""The name space of our profiles: one name, one UUID, so that a second bake changes nothing."""
+
+
 def wants(spec: NodeSpec, facts: NodeFacts) -> Iterator[Edit | Note]:
-    yield from ()
+    manager = facts.network_manager
+    if manager == "dhcpcd":
+        yield from _dhcpcd(spec, facts)
+    elif manager == "NetworkManager":
+        yield from _network_manager(spec, facts)
+    elif manager == "systemd-networkd":
+        yield from _networkd(spec, facts)
+    elif spec.wifi or spec.address:
+        raise UserError(
+            "the image has no program that sets Wi-Fi or addresses, as far as k3s-bake knows them",
+            "It knows dhcpcd, NetworkManager and systemd-networkd: use such a base, or set neither.",
+        )
+    if spec.wifi:
+        yield from _radio(facts)
+
+
+def _dhcpcd(spec: NodeSpec, facts: NodeFacts) -> Iterator[Edit | Note]:
+    text = facts.text(_DHCPCD) or ""
+    changed = with_address(text, spec.address)
+    if changed != text:
+        yield facts.rewritten(_DHCPCD, changed)
+    if spec.wifi:
+        yield _secret(f"{_SUPPLICANT}.conf", supplicant_conf(spec.wifi))
+
+
+def with_address(conf: str, address: StaticAddress | None) -> str:
+    """dhcpcd.conf with our block last (all below ``interface`` is for it alone), or without one."""
+    text = _BLOCK.sub("", conf)
+    if address is None:
+        return text
+    lines = [
+        _BEGIN,
+        f"interface {address.interface}",
+        f"static ip_address={address.address}",
+        f"static routers={address.gateway}",
+        *([f"static domain_name_servers={' '.join(address.dns)}"] if address.dns else []),
+        _END,
+    ]
+    return text + ("" if not text or text.endswith("\n") else "\n") + "".join(f"{line}\n" for line in lines)
+
+
+def supplicant_conf(wifi: Wifi) -> str:
+    """wpa_supplicant.conf. Its quotes know no escapes, so a name that needs them goes in hexadecimal."""
+    plain = re.fullmatch(r"[ !#-\[\]-~]+", wifi.ssid)
+    ssid = f'"{wifi.ssid}"' if plain else wifi.ssid.encode("utf-8", "surrogateescape").hex()
+    psk = wifi.psk if len(wifi.psk) == 64 else f'"{wifi.psk}"'  # 64 hexadecimal digits are the key itself
+    return (
+        "# Written by k3s-bake.\n"
+        "ctrl_interface=DIR=/var/run/wpa_supplicant GROUP=netdev\n"
+        "update_config=1\n"
+        f"country={wifi.country}\n"
+        "\n"
+        f"network={{\n\tssid={ssid}\n\tpsk={psk}\n\tkey_mgmt=WPA-PSK\n}}\n"
+    )
+
+
+def _network_manager(spec: NodeSpec, facts: NodeFacts) -> Iterator[Edit | Note]:
+    wifi, address = spec.wifi, spec.address
+    wireless = address is not None and _is_wireless(address.interface)
+    if address and wireless and not wifi:
+        raise UserError(
+            f"NetworkManager keeps the address of {address.interface} with its Wi-Fi, and none is given",
+            "Give the Wi-Fi too: --wifi-ssid, --wifi-country.",
+        )
+    kept = {_PROFILES.replace("*", "wifi")}
+    if wifi:
+        text = wifi_profile(wifi, address if wireless else None)
+        yield _secret(_PROFILES.replace("*", "wifi"), text)
+        # NetworkManager sets no country; the kernel's module takes it, as it would from cmdline.txt.
+        yield Write(_COUNTRY, f"options cfg80211 ieee80211_regdom={wifi.country}\n".encode())
+        state = facts.text(_NM_STATE) or ""
+        if "WirelessEnabled=false" in state:  # as Raspberry Pi OS is shipped from Bookworm on
+            yield facts.rewritten(_NM_STATE, state.replace("WirelessEnabled=false", "WirelessEnabled=true"))
+    if address and not wireless:
+        path = _PROFILES.replace("*", address.interface)
+        yield Write(path, wired_profile(address).encode(), 0o600)
+        kept.add(path)
+    yield from (Remove(path) for path in facts.found.paths(_PROFILES) if path not in kept)
+
+
+def wifi_profile(wifi: Wifi, address: StaticAddress | None) -> str:
+    """A keyfile of NetworkManager. A name that may need escapes is a list of bytes, as it takes it too."""
+    plain = re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", wifi.ssid)
+    octets = wifi.ssid.encode("utf-8", "surrogateescape")
+    ssid = wifi.ssid if plain else "".join(f"{octet};" for octet in octets)
+    psk = wifi.psk.replace("\\", "\\\\").replace(" ", "\\s")
+    interface = f"interface-name={address.interface}\n" if address else ""
+    return (
+        f"{_profile_head('wifi')}type=wifi\n{interface}\n"
+        f"[wifi]\nmode=infrastructure\nssid={ssid}\n\n"
+        f"[wifi-security]\nkey-mgmt=wpa-psk\npsk={psk}\n\n"
+        f"{_profile_addresses(address)}"
+    )
+
+
+def wired_profile(address: StaticAddress) -> str:
+    """A keyfile of NetworkManager that wins over what the image brought for the same interface."""
+    return (
+        f"{_profile_head(address.interface)}type=ethernet\ninterface-name={address.interface}\n"
+        f"autoconnect-priority=10\n\n{_profile_addresses(address)}"
+    )
+
+
+def _profile_head(name: str) -> str:
+    return f"[connection]\nid=k3s-bake-{name}\nuuid={uuid.uuid5(_UUIDS, name)}\n"
+
+
+def _profile_addresses(address: StaticAddress | None) -> str:
+    if address is None:
+        return "[ipv4]\nmethod=auto\n\n[ipv6]\nmethod=auto\n"
+    dns = {4: "", 6: ""}
+    for server in address.dns:
+        dns[ipaddress.ip_address(server).version] += f"{server};"
+    lines = {version: f"dns={servers}\n" if servers else "" for version, servers in dns.items()}
+    return (
+        f"[ipv4]\nmethod=manual\naddress1={address.address},{address.gateway}\n{lines[4]}\n"
+        f"[ipv6]\nmethod=auto\n{lines[6]}"
+    )
+
+
+def _networkd(spec: NodeSpec, facts: NodeFacts) -> Iterator[Edit | Note]:
+    wifi, address = spec.wifi, spec.address
+    networks: dict[str, StaticAddress | None] = {}
+    if wifi:
+        interface = address.interface if address and _is_wireless(address.interface) else "wlan0"
+        networks[interface] = None
+        yield _secret(f"{_SUPPLICANT}-{interface}.conf", supplicant_conf(wifi))
+        unit = "/lib/systemd/system/wpa_supplicant@.service"
+        yield Link(f"{_WANTS}/wpa_supplicant@{interface}.service", unit)
+    if address:
+        networks[address.interface] = address
+    for interface, given in networks.items():
+        yield Write(_NETWORKS.replace("*", interface), network_unit(interface, given).encode())
+    before, _, after = _NETWORKS.partition("*")
+    for path in facts.found.paths(_NETWORKS):
+        interface = path.removeprefix(before).removesuffix(after)
+        if interface not in networks and not _is_wireless(interface):
+            yield Remove(path)
+
+
+def network_unit(interface: str, address: StaticAddress | None) -> str:
+    """A .network file of systemd-networkd; without an address, for DHCP."""
+    head = f"# Written by k3s-bake.\n[Match]\nName={interface}\n\n[Network]\n"
+    if address is None:
+        return f"{head}DHCP=yes\n"
+    dns = "".join(f"DNS={server}\n" for server in address.dns)
+    return f"{head}Address={address.address}\nGateway={address.gateway}\n{dns}"
+
+
+def _is_wireless(interface: str) -> bool:
+    return interface.startswith("wl")  # systemd.net-naming-scheme(7), and wlan0 before it
+
+
+def _radio(facts: NodeFacts) -> Iterator[Edit | Note]:
+    """What systemd-rfkill restores at boot: Raspbian ships its radio blocked until a country is known."""
+    for path in facts.found.paths(_RADIOS):
+        if (facts.text(path) or "").strip() == "1":
+            yield facts.rewritten(path, "0\n")
+    if not (facts.has("wpasupplicant") or facts.has("iwd")):
+        yield Note("Wi-Fi needs the package wpasupplicant, which the base lacks")
+
+
+def _secret(path: str, text: str) -> Write:
+    return Write(path, text.encode(), 0o600, secret=True)

@@ -11,7 +11,7 @@ from bake.facts import NodeFacts
 from bake.fstab import without_swap
 from bake.spec import NodeSpec
 from firstboot.edits import Edit, Link, Remove, Write
-from firstboot.snapshot import File, Probe
+from firstboot.snapshot import Probe
 
 _UNITS = "/etc/systemd/system"
 _MASKED = {
@@ -43,10 +43,8 @@ def wants(spec: NodeSpec, facts: NodeFacts) -> Iterator[Edit | Note]:
     if facts.has("rpi-swap"):
         yield Write(_RPI_SWAP, b"# Written by k3s-bake.\n[Main]\nMechanism=none\n")
     fstab = facts.text("/etc/fstab") or ""
-    found = facts.found.get("/etc/fstab")
-    if isinstance(found, File) and without_swap(fstab) != fstab:
-        content = without_swap(fstab).encode("utf-8", "surrogateescape")
-        yield Write("/etc/fstab", content, found.mode or 0o644, found.owner or 0, found.group or 0)
+    if without_swap(fstab) != fstab:
+        yield facts.rewritten("/etc/fstab", without_swap(fstab))
 
 
 def _swap_file(facts: NodeFacts) -> Iterator[Edit | Note]:

@@ -39,7 +39,7 @@ def main() -> None:
     """Run a command. Exit code 2: something to mend; 1: work that failed; 130: interrupted."""
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        cli(standalone_mode=False)
+        sys.exit(cli(standalone_mode=False))  # what it returns is a command's own exit code, or None
     except ClusterFileError as error:
         _fail("\n".join([error.message, *error.problems]), error.hint, error.exit_code)
     except UserError as error:
@@ -48,8 +48,6 @@ def main() -> None:
         context = getattr(error, "ctx", None)
         hint = f"'{context.command_path} --help' says more." if context else ""
         _fail(error.format_message(), hint, 2)
-    except click.exceptions.Exit as error:
-        sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         _fail("interrupted: nothing was left behind", "", _INTERRUPTED)
     except BrokenPipeError:

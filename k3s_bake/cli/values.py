@@ -7,8 +7,9 @@ from typing import Any
 import click
 
 from bake import cluster_file
-from bake.cluster_checks import read_file, read_public_keys, read_secret
+from bake.cluster_checks import read_file, read_public_keys
 from bake.cluster_file import ClusterFile
+from bake.cluster_keys import read_psk, read_token
 from bake.spec import Datastore, Role, StaticAddress, Wifi
 from firstboot.errors import UserError
 
@@ -24,8 +25,6 @@ def node_values(given: Mapping[str, Any], file: ClusterFile | None) -> dict[str,
     role = Role(given["role"]) if given["role"] else None
     values = cluster_file.values_for(file, role, given["name"])
     values |= {name: given[name] for name in _PLAIN if given[name] is not None}
-    if values["role"] is Role.MASTER and "server" not in values:
-        values.pop("token", None)  # the file's is for those that join
     if given["datastore"]:
         values["datastore"] = Datastore(given["datastore"])
     if given["label"]:
@@ -39,15 +38,13 @@ def node_values(given: Mapping[str, Any], file: ClusterFile | None) -> dict[str,
     if given["registries"]:
         values["registries"] = read_file(given["registries"])
     if given["token_file"]:
-        values["token"] = read_secret(given["token_file"]).strip()
+        values["token"] = read_token(given["token_file"])
     return values | _wifi(given) | _address(given)
 
 
 def wish_values(given: Mapping[str, Any], file: ClusterFile | None) -> dict[str, Any]:
     """Values of Wish: which base and which parts."""
-    values = {name: getattr(file, name) for name in _PARTS if file and getattr(file, name) is not None}
-    if file and file.containerd:
-        values["containerd"] = file.containerd
+    values = cluster_file.parts_for(file)
     values |= {name: given[name] for name in _PARTS if given[name] is not None}
     if given["containerd"]:
         archives = [path for path in given["containerd"] if path != "embedded"]
@@ -61,7 +58,7 @@ def _wifi(given: Mapping[str, Any]) -> dict[str, Wifi]:
     if given["wifi_country"] is None:
         raise UserError("Wi-Fi needs its country, or the radio stays off", "--wifi-country DE")
     if given["wifi_psk_file"]:
-        psk = read_secret(given["wifi_psk_file"]).decode("utf-8", "replace").strip("\r\n")
+        psk = read_psk(given["wifi_psk_file"])
     else:
         psk = click.prompt(f"Password of {given['wifi_ssid']}", hide_input=True, err=True)
     return {"wifi": Wifi(given["wifi_country"], given["wifi_ssid"], psk)}

@@ -42,11 +42,10 @@ def deb(version: str, files: Mapping[str, bytes], suffix: str = "xz") -> bytes:
     control = {"./control": f"Package: containerd\nVersion: {version}\nArchitecture: armhf\n".encode()}
     parts = {"debian-binary": b"2.0\n"}
     for name, content in (("control", control), ("data", files)):
-        if suffix == "zst":
-            packed = zstandard.compress(tar(content, "w:"))
-        else:
-            packed = tar(content, f"w:{suffix}")
-        parts[f"{name}.tar.{suffix}"] = packed
+        zst = suffix == "zst"
+        parts[f"{name}.tar.{suffix}"] = (
+            zstandard.compress(tar(content, "w:")) if zst else tar(content, f"w:{suffix}")
+        )
     return b"!<arch>\n" + b"".join(
         f"{name:<16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(content):<10}`\n".encode()
         + content
@@ -125,6 +124,7 @@ def test_nothing_is_written_where_an_archive_says(tmp_path: Path) -> None:
         ("text.tar.gz", b"not an archive"),
         ("empty.tar.gz", b""),
         ("cut.tar.gz", tar(RELEASE)[:-30]),
+        ("flipped.tar.gz", tar(RELEASE)[:-8] + bytes(8)),
         ("cut.tar", tar(RELEASE, "w:")[:2000]),
         ("cut.deb", deb("1.7.2", {"./usr/bin/containerd": elf("containerd")})[:-20]),
         ("cut-zst.deb", deb("1.7.2", {"./usr/bin/containerd": elf("containerd")}, "zst")[:-20]),
