@@ -52,4 +52,4 @@ lint: setup
 	$(BIN)/mypy --strict images/sample/*.py
 
 bench: setup
-	$(BIN)/python bench/bake.py
+	$(BIN)/python -m bench.bake

@@ -19,7 +19,13 @@ MOMENTS = 20
 def start(environment: dict[str, str], base: Path, k3s: list[str], output: Path) -> "subprocess.Popen[bytes]":
     command = [str(CLI), "image", "--role", "worker", "--base", str(base), *k3s, "--output", str(output)]
     return subprocess.Popen(
-        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        command,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        # A test run in a shell's background is started with SIGINT ignored, and would pass that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
