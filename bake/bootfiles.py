@@ -11,14 +11,20 @@ _CONTROLLERS = {"cpuset", "memory"}
 def with_cgroups(text: str, *, cgroup_v2: bool) -> str:
     """One line with each needed word once, at the end, and no word that contradicts them.
 
-    All other words stay, in order: `` init=/usr/lib/raspi-config/init_resize.sh`` too, which Raspbian's own
-    first boot looks for. The firmware reads only the first line, so words on further lines, which somebody
-    meant to work, are joined to it. ``cgroup_v2``: whether the target may run on cgroup v2; if not, words
-    that ask for it go.
+    All other words of the line that counts stay, in order: `` init=/usr/lib/raspi-config/init_resize.sh``
+    too, which Raspbian's own first boot looks for. ``cgroup_v2``: whether the target may run on cgroup v2; if
+    not, words that ask for it go.
     """
     contradicts = [_is_ours, _disables] + ([] if cgroup_v2 else [_asks_v2])
-    kept = [word for word in text.split() if not any(test(word) for test in contradicts)]
+    line, _ = lines(text)
+    kept = [word for word in line.split() if not any(test(word) for test in contradicts)]
     return " ".join([*kept, *CGROUP_WORDS]) + "\n"
+
+
+def lines(text: str) -> tuple[str, str]:
+    """The first line with a word on it, all that the firmware reads, and what is on those below it."""
+    first, *others = [line for line in re.split(r"[\r\n]", text) if line.strip()] or [""]
+    return first, " ".join(word for line in others for word in line.split())
 
 
 def _is_ours(word: str) -> bool:

@@ -23,12 +23,13 @@ import tomllib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from bake.cluster_checks import At
 from bake.cluster_keys import FILE
-from bake.spec import AGENT_KEYS, Datastore, Role, StaticAddress, Wifi
+from bake.spec import Datastore, Role, StaticAddress, Wifi
 from firstboot.errors import UserError
 
 
@@ -130,7 +131,8 @@ def values_for(file: ClusterFile | None, role: Role | None, name: str | None) ->
     """Keyword arguments for NodeSpec, all but ``k3s`` and ``containerd``: what is not said is left out.
 
     Of the nodes that role and name leave, one alone gives its own values; otherwise only what all nodes
-    share is used. UserError where the file gives that name another role, or no role is known.
+    share is used. UserError where the file gives that name another role, names nodes but not this one, or
+    no role is known.
     """
     file = file or ClusterFile()
     entry = _entry(file, role, name)
@@ -139,7 +141,6 @@ def values_for(file: ClusterFile | None, role: Role | None, name: str | None) ->
         raise UserError("is it to be a master or a worker?", "say --role master or --role worker")
     own = entry or NodeEntry(role)
     master = role is Role.MASTER
-    config = {key: value for key, value in file.config.items() if master or key in AGENT_KEYS}
     values = {
         "role": role,
         "cluster": file.name,
@@ -149,7 +150,7 @@ def values_for(file: ClusterFile | None, role: Role | None, name: str | None) ->
         "token": None if master else file.token,
         "labels": own.labels,
         "taints": own.taints,
-        "config": config | dict(own.config),
+        "config": {**file.config, **own.config},  # of which a worker's config.yaml gets what agents take
         "env": {**file.env, **own.env},
         "registries": file.registries,
         "network": file.network,
@@ -174,6 +175,10 @@ def _said(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _entry(file: ClusterFile, role: Role | None, name: str | None) -> NodeEntry | None:
     named = [node for node in file.nodes if name in (None, node.name)]
+    names = [node.name for node in file.nodes if node.name]
+    if name is not None and names and not named:
+        near = get_close_matches(name, names, n=1, cutoff=0)[0]
+        raise UserError(f"the cluster file has no node {name}", f"did you mean {near}?")
     fitting = [node for node in named if role in (None, node.role)]
     if name is not None and named and not fitting:
         raise UserError(

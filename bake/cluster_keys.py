@@ -1,6 +1,5 @@
 """The keys of ``cluster.toml`` and what each may hold: the tables at the end are the list."""
 
-import ipaddress
 import re
 from math import isfinite
 from pathlib import Path
@@ -20,9 +19,11 @@ from bake.cluster_checks import (
     read_file,
     read_secret,
     table,
+    text,
     valid,
 )
 from bake.k3s_version import K3sVersion
+from bake.labels import check_node_label, check_taint
 from bake.spec import (
     AGENT_KEYS,
     MANAGED_KEYS,
@@ -33,7 +34,9 @@ from bake.spec import (
     Wifi,
     check_label,
     check_network,
+    check_server,
     check_token,
+    check_variable,
 )
 from firstboot.errors import UserError
 
@@ -50,55 +53,18 @@ def _datastore(given: str) -> Datastore:
     return Datastore(given)
 
 
-_NAME = r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
-_KEY = rf"([a-z0-9]([a-z0-9.-]{{0,251}}[a-z0-9])?/)?{_NAME}"
-_LABEL = re.compile(rf"{_KEY}=({_NAME})?")
-# The kubelet refuses to start with labels of Kubernetes' own name spaces, but for these (KEP 279).
-_KEPT = re.compile(
-    r"(?!([^/]*\.)?(node|kubelet)\.kubernetes\.io/)([^/]*\.)?(kubernetes|k8s)\.io/(?P<name>[^=]*)=.*"
-)
-_NODES_OWN = {"hostname", "os", "arch", "region", "zone", "instance-type"}
-_TAINT = matching(
-    rf"{_KEY}(=({_NAME})?)?:(NoSchedule|PreferNoSchedule|NoExecute)", "a taint, like gpu=yes:NoSchedule"
-)
-
-
-def _label(given: str) -> str:
-    if not _LABEL.fullmatch(given):
-        raise UserError(f"{given!r} is not a Kubernetes label, like disk=ssd")
-    kept = _KEPT.fullmatch(given)
-    if kept and kept["name"] not in _NODES_OWN:
-        raise UserError(f"no node may give itself {given!r}", "kubectl label node sets it later")
-    return given
-
-
 def _labels(at: At, value: object) -> tuple[str, ...]:
     if not isinstance(value, dict):
-        labels: tuple[str, ...] = each(valid(_label), '["key=value"] or { key = "value" }')(at, value)
+        labels: tuple[str, ...] = each(valid(check_node_label), '["key=value"] or { key = "value" }')(
+            at, value
+        )
         return labels
     for key, item in value.items():
         if isinstance(item, str):
-            valid(_label)(at.key(key), f"{key}={item}")
+            valid(check_node_label)(at.key(key), f"{key}={item}")
         else:
             at.key(key).wrong(f"is {kind(item)}, not text: write it in quotes")
     return tuple(f"{key}={item}" for key, item in value.items())
-
-
-def _interface_address(given: str) -> str:
-    try:
-        ipaddress.IPv4Interface(given)
-    except ValueError as error:
-        raise UserError(f"{given!r} is not an IPv4 address with its prefix", "like 10.0.0.2/24") from error
-    if "/" not in given:
-        raise UserError(f"{given!r} lacks its prefix", "like 10.0.0.2/24")
-    return given
-
-
-def _ip(given: str) -> str:
-    try:
-        return str(ipaddress.ip_address(given))
-    except ValueError as error:
-        raise UserError(f"{given!r} is not an IP address") from error
 
 
 def _config(at: At, value: object) -> dict[str, object]:
@@ -111,7 +77,7 @@ def _config(at: At, value: object) -> dict[str, object]:
         if key in SECRET_KEYS or (is_secret(key) and not key.endswith("-config-secret")):
             here.wrong(f"secrets do not belong in this file: use {SECRET_KEYS.get(key, 'a file')}")
         elif key in MANAGED_KEYS:
-            here.wrong(f"k3s-bake writes this key itself: use {MANAGED_KEYS[key]}")
+            here.wrong(f"k3s-bake settles this itself: use {MANAGED_KEYS[key]}")
         elif not re.fullmatch(r"[a-z][a-z0-9-]*", key):
             here.wrong("is not a K3s key: those are a flag's name without --, in lower case with dashes")
         elif not all(_fits_yaml(one) for one in (item if isinstance(item, list) else [item])):
@@ -133,20 +99,20 @@ def _env(at: At, value: object) -> dict[str, str]:
         if is_secret(key) or flag in SECRET_KEYS:
             here.wrong(f"secrets do not belong in this file: use {SECRET_KEYS.get(flag, 'a file')}")
         elif key == "K3S_URL" or flag in MANAGED_KEYS:
-            here.wrong(f"k3s-bake sets this itself: use {MANAGED_KEYS.get(flag, '--server')}")
-        elif not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", key):
-            here.wrong("is not a variable's name")
-        elif not isinstance(item, str) or not item.isprintable():
-            here.wrong(f"is {kind(item)}, not one line of text")
+            here.wrong(f"k3s-bake settles this itself: use {MANAGED_KEYS.get(flag, '--server')}")
+        elif not isinstance(item, str):
+            here.wrong(f"is {kind(item)}, not text: write it in quotes")
+        else:
+            try:
+                check_variable(key, item)
+            except UserError as error:
+                here.refused(error)
     return value
 
 
 def read_psk(path: Path) -> str:
-    """A Wi-Fi password from its file. UserError where it cannot be one, or others may read it."""
-    secret = read_secret(path)
-    if not re.fullmatch(rb"[ -~]{8,63}|[0-9A-Fa-f]{64}", secret):  # IEEE 802.11i: passphrase or key
-        raise UserError(f"{path} is no Wi-Fi password", "8 to 63 plain characters, or 64 hexadecimal digits")
-    return secret.decode("ascii")
+    """A Wi-Fi password from its file, which Wifi will check. UserError where others may read it."""
+    return read_secret(path).decode("utf-8", "surrogateescape")
 
 
 def read_token(path: Path) -> bytes:
@@ -156,19 +122,15 @@ def read_token(path: Path) -> bytes:
     return token
 
 
-def _ssid(given: str) -> str:
-    if not given:
-        raise UserError("is empty")
-    if len(given.encode()) > 32:
-        raise UserError("is longer than 32 bytes, which no network's name is")
-    return given
-
-
 def _wifi(at: At, value: object) -> Wifi | None:
     found = _WIFI(at, value)
     if not all(found.get(key) for key in ("country", "ssid", "psk_file")):  # noted already
         return None
-    return Wifi(found["country"], found["ssid"], found["psk_file"])
+    try:
+        return Wifi(found["country"], found["ssid"], found["psk_file"])
+    except UserError as error:
+        at.refused(error)
+        return None
 
 
 def _node(at: At, value: object) -> dict[str, Any]:
@@ -192,15 +154,11 @@ def _address(at: At, found: dict[str, Any]) -> StaticAddress | None:
         at.key(next(iter(given))).wrong("goes with an address, and there is none")
     elif given and "gateway" not in given:
         at.key("gateway").wrong("is missing: an address needs one")
-    elif given.get("address") and given.get("gateway"):
-        network = ipaddress.IPv4Interface(given["address"]).network
-        if ipaddress.ip_address(given["gateway"]) not in network:
-            at.key("gateway").wrong(f"{given['gateway']} is not in {network}")
-            return None
+    elif given and all([*(given[key] for key in given if key != "dns"), *given.get("dns", ())]):
         try:
             return StaticAddress(**given)
         except UserError as error:
-            at.refused(error)
+            at.key("address").refused(error)
     return None
 
 
@@ -219,8 +177,8 @@ _TIMEZONE = matching(r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*", "a time zone, like E
 _K3S: dict[str, Check] = {"config": _config, "env": _env}
 _WIFI = table(
     {
-        "country": matching(r"[A-Z]{2}", "a country's code, like DE"),
-        "ssid": valid(_ssid),
+        "country": text,
+        "ssid": text,
         "psk_file": path_to(read_psk),
     },
     required=("country", "ssid", "psk_file"),
@@ -230,11 +188,11 @@ _NODE = table(
         "name": valid(lambda given: check_label(given, "node name")),
         "role": valid(_role),
         "labels": _labels,
-        "taints": each(_TAINT, '["key=value:NoSchedule"]'),
-        "address": valid(_interface_address),
-        "gateway": valid(_ip),
-        "dns": each(valid(_ip), '["10.0.0.1"]'),
-        "interface": matching(r"[^\s/]{1,15}", "a network interface, like eth0"),
+        "taints": each(valid(check_taint), '["key=value:NoSchedule"]'),
+        "address": text,
+        "gateway": text,
+        "dns": each(text, '["10.0.0.1"]'),
+        "interface": text,
         "user": _USER,
         "host": matching(r"[^\s@/]+", "a host's name or address"),
         "timezone": _TIMEZONE,
@@ -256,7 +214,7 @@ _CLUSTER = table(
         "timezone": _TIMEZONE,
         "user": _USER,
         "authorized_keys": each(public_keys, '["id_ed25519.pub"]'),
-        "server": matching(r"https://[^\s/]+:\d+", "a master's URL, like https://10.0.0.2:6443"),
+        "server": valid(check_server),
         "token_file": path_to(read_token),
         "wifi": _wifi,
     }

@@ -3,16 +3,18 @@
 Nothing here mounts, needs root or writes, but for grow().
 """
 
+import hashlib
 import json
 import os
 import re
 import tempfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bake.elf import HEAD, elf_machine
-from bake.process import run
+from bake.process import run, stream
 from firstboot.errors import UserError, WorkFailed
 
 SECTOR = 512
@@ -43,9 +45,10 @@ class Partition:
 class Disk:
     table: str
     """``dos`` or ``gpt``."""
-    size: int
     boot: Partition
     root: Partition
+    end: int
+    """Byte after the last partition."""
 
 
 def read_disk(image: Path) -> Disk:
@@ -53,6 +56,8 @@ def read_disk(image: Path) -> Disk:
 
     Raises UserError for what is no such image, naming what it is as far as that can be seen.
     """
+    if set(str(image)) & set("?\n"):  # e2fsprogs take what follows a '?' for options
+        raise UserError(f"the path {image} holds a character that the tools cannot take", "Rename it.")
     size = image.stat().st_size
     table = _table(image)
     partitions = [_partition(image, entry) for entry in table.get("partitions", ())]
@@ -72,7 +77,7 @@ def read_disk(image: Path) -> Disk:
             f"{image} has no FAT partition, so a Raspberry Pi cannot boot it",
             "Use a Raspbian image; 'k3s-bake bases' lists known ones.",
         )
-    return Disk(table["label"], size, boot, root)
+    return Disk(table["label"], boot, root, max(part.start + part.size for part in partitions))
 
 
 def _table(image: Path) -> dict[str, Any]:
@@ -112,17 +117,31 @@ def _no_root(partitions: list[Partition]) -> str:
     return f"its root is on {named[0]}" if named else "it has no ext4 partition"
 
 
-def free_room(image: Path, part: Partition) -> int:
-    """Bytes that the root has free. UserError where it was not closed cleanly: an image of a card in use."""
-    text = run("dumpe2fs", "-h", f"{image}?offset={part.start}")
-    facts = dict(re.findall(r"^([^:\n]+):[ \t]*(.*)$", text, re.MULTILINE))
-    if "needs_recovery" in facts["Filesystem features"] or facts["Filesystem state"] != "clean":
+def refuse_dirty(image: Path, disk: Disk) -> None:
+    """UserError where a file system was not closed cleanly: the image of a card that was in use."""
+    facts = _superblock(image, disk.root)
+    clean = facts["Filesystem state"] == "clean" and "needs_recovery" not in facts["Filesystem features"]
+    with image.open("rb") as stream:
+        stream.seek(disk.boot.start)
+        boot = stream.read(512)
+    fat32 = boot[22:24] == b"\0\0"  # sectors of a small FAT: none in FAT32
+    if not clean or boot[0x41 if fat32 else 0x25] & 1:  # bit 0: mounted, as Linux's vfat leaves it
         raise UserError(
-            f"the root file system of {image} was not closed cleanly",
-            "Use a fresh image, or boot it once and shut it down properly.",
+            f"the {'FAT' if clean else 'root'} file system of {image} was not closed cleanly",
+            "Use a fresh image, or boot the card once more and shut it down properly.",
         )
+
+
+def free_room(image: Path, part: Partition) -> int:
+    """Bytes that the root has free."""
+    facts = _superblock(image, part)
     free = int(facts["Free blocks"]) - int(facts["Reserved block count"])
     return max(0, free) * int(facts["Block size"])
+
+
+def _superblock(image: Path, part: Partition) -> dict[str, str]:
+    text = run("dumpe2fs", "-h", f"{image}?offset={part.start}")
+    return dict(re.findall(r"^([^:\n]+):[ \t]*(.*)$", text, re.MULTILINE))
 
 
 def architecture(image: Path, part: Partition) -> str:
@@ -131,16 +150,41 @@ def architecture(image: Path, part: Partition) -> str:
     Looked at before anything is fetched for it. UserError for a root that is no Debian system or for another
     processor.
     """
-    with tempfile.TemporaryDirectory(prefix="k3s-bake-") as folder:
-        program = Path(folder, "dpkg")
-        run("debugfs", "-R", f"dump /usr/bin/dpkg {program}", f"{image}?offset={part.start}")
-        head = program.read_bytes()[:HEAD] if program.exists() else b""
+    head = next(_content(image, part, "/usr/bin/dpkg"), b"")[:HEAD]
     if not head:
         raise UserError(f"{image} holds no Debian system", "k3s-bake knows Raspbian, Debian and Ubuntu.")
     machine = elf_machine(head)
     if machine is None or machine == "script":
         raise UserError(f"{image} is for an unknown processor", "K3s runs on armhf, arm64 and amd64 only.")
     return machine
+
+
+def stage(image: Path, part: Partition, files: Mapping[str, Path]) -> dict[str, str]:
+    """Write large files into the root's top folder, under names of their own; ``{sha256: path there}``.
+
+    From outside, by debugfs: through the appliance it would take ten times as long under emulation. It is
+    for a draft whose engine moves them into place, and whose content is verified afterwards: debugfs reports
+    no failure in its exit code.
+    """
+    placed = {sha256: f"/.k3s-bake-{sha256[:16]}" for sha256 in files}
+    with tempfile.TemporaryDirectory(prefix="k3s-bake-") as folder:  # links: debugfs cannot quote every path
+        for sha256, path in files.items():
+            Path(folder, sha256).symlink_to(path.absolute())
+        commands = "".join(f"write {folder}/{sha256} {path}\n" for sha256, path in placed.items())
+        run("debugfs", "-w", "-f", "-", f"{image}?offset={part.start}", stdin=commands)
+    return placed
+
+
+def sha256_in(image: Path, part: Partition, path: str) -> str:
+    """The sha256 of a file of the root, read from outside; of nothing where there is none."""
+    digest = hashlib.sha256()
+    for piece in _content(image, part, path):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def _content(image: Path, part: Partition, path: str) -> Iterator[bytes]:
+    return stream("debugfs", "-R", f'cat "{path}"', f"{image}?offset={part.start}")
 
 
 def grow(image: Path, disk: Disk, extra: int) -> None:
@@ -150,18 +194,17 @@ def grow(image: Path, disk: Disk, extra: int) -> None:
     partition: nothing can grow past a neighbour.
     """
     end = disk.root.start + disk.root.size
-    if disk.boot.start > disk.root.start:
+    if disk.end > end:
         raise UserError(
             "what is to be staged does not fit, and root cannot grow: it is not the last partition",
             "Use a base with more free room, or --airgap none.",
         )
     target = -(-(end + extra) // _ALIGN) * _ALIGN
     tail = _ALIGN if disk.table == "gpt" else 0  # room for GPT's second table
-    os.truncate(image, target + tail)
+    os.truncate(image, max(target + tail, image.stat().st_size))
     if tail:
         run("sfdisk", "--relocate", "gpt-bak-std", str(image))
-    sectors = (target - disk.root.start) // SECTOR
-    script = f"start={disk.root.start // SECTOR}, size={sectors}"
+    script = f"start={disk.root.start // SECTOR}, size={(target - disk.root.start) // SECTOR}"
     run("sfdisk", "--no-reread", "--no-tell-kernel", "-N", str(disk.root.number), str(image), stdin=script)
 
 

@@ -32,7 +32,7 @@ def version_tuple(version: str) -> tuple[int, ...]:
         digits = part[: len(part) - len(part.lstrip("0123456789"))]
         if not digits:
             break
-        numbers.append(int(digits))
+        numbers.append(int(digits[:9]))  # Python refuses numbers of thousands of digits
         if digits != part:
             break
     return tuple(numbers)
@@ -62,12 +62,14 @@ class Alternative:
             lines = rest.split("\n")
             end = lines.index("")
             size = 2 + len(slaves)
-            if mode not in ("auto", "manual") or end % size or end + 1 > len(lines):
+            if mode not in ("auto", "manual") or end % size or lines[end:] != ["", ""]:
                 raise ValueError(mode)
             choices = {
                 lines[at]: (str(int(lines[at + 1])), tuple(lines[at + 2 : at + size]))
                 for at in range(0, end, size)
             }
+            if len(choices) * size != end:
+                raise ValueError("a choice is there twice")
         except ValueError as error:
             raise UserError(
                 f"/var/lib/dpkg/alternatives/{name} is garbled", "The image is damaged: use a fresh one."

@@ -24,19 +24,27 @@ class Draft:
         self.output = output
         self.image = folder / "image"
 
-    def publish(self, texts: dict[Path, str], *, private: bool) -> None:
-        """The image under its name, with ``texts`` beside it; the image comes last, for it is what counts.
+    def publish(self, texts: dict[Path, str], *, private: bool, force: bool) -> None:
+        """The image under its name, then ``texts`` beside it.
 
-        ``private``: for this user alone to read.
+        Cut off in between, a whole image may lack its texts, but never stands beside those of another.
+        ``private``: for this user alone to read. UserError where, without ``force``, something has taken the
+        image's place meanwhile.
         """
         mask = os.umask(0o077)
         os.umask(mask)
+        self.image.chmod(0o600 if private else 0o666 & ~mask)
+        for target in texts:
+            target.unlink(missing_ok=True)
+        with self.image.open("rb") as stream:
+            os.fsync(stream.fileno())
+        if not force:
+            _link_anew(self.image, self.output)
+        publish(self.image, self.output)
         for target, text in texts.items():
             part = self.folder / target.name
             part.write_text(text, encoding="utf-8")
             publish(part, target)
-        self.image.chmod(0o600 if private else 0o666 & ~mask)
-        publish(self.image, self.output)
 
 
 @contextlib.contextmanager
@@ -56,12 +64,22 @@ def drafting(output: Path) -> Iterator[Draft]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def _link_anew(image: Path, output: Path) -> None:
+    """Give a file a second name that nothing may have; a file system without links only checks it."""
+    try:
+        output.hardlink_to(image)
+    except OSError as error:
+        if output.exists():
+            raise UserError(f"{output} is there already", "--force replaces it.") from error
+
+
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    folder.mkdir(mode=0o700, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    handle = _own_folder(folder)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel drops it when the process ends
+        if not folder.exists() or not os.path.samestat(os.fstat(handle), folder.stat()):
+            raise BlockingIOError  # the run that held it has just removed it
         yield
     except BlockingIOError as error:
         raise UserError(
@@ -70,6 +88,23 @@ def _locked(folder: Path) -> Iterator[None]:
         ) from error
     finally:
         os.close(handle)
+
+
+def _own_folder(folder: Path) -> int:
+    """An open folder that is this user's alone. UserError for what somebody else has put in its place."""
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENOTDIR):
+            raise
+        raise UserError(f"{folder} is in the way", "Remove it: it is not a folder.") from error
+    status = os.fstat(handle)
+    if status.st_uid != os.geteuid() or status.st_mode & 0o077:
+        os.close(handle)
+        raise UserError(f"{folder} is in the way", "Remove it: others can write or read there.")
+    return handle
 
 
 @contextlib.contextmanager
@@ -118,11 +153,21 @@ def _copy_data(source: int, target: int, size: int, done: Callable[[int], None])
         done(start - at)
         at = start
         while at < end:
-            copied = os.copy_file_range(source, target, min(_STEP, end - at), at, at)
+            copied = _copy_piece(source, target, at, min(_STEP, end - at))
             if not copied:
                 raise OSError(errno.EIO, "the base image became shorter while it was copied")
             done(copied)
             at += copied
+
+
+def _copy_piece(source: int, target: int, at: int, size: int) -> int:
+    """Bytes copied; within the kernel where it can, which is not from one file system to another."""
+    try:
+        return os.copy_file_range(source, target, size, at, at)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+            raise
+    return os.pwrite(target, os.pread(source, size, at), at)
 
 
 def used(path: Path) -> int:

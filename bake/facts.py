@@ -82,7 +82,7 @@ class NodeFacts:
         return {
             row[0]: User(int(row[2]), int(row[3]), row[5])
             for row in rows
-            if len(row) == 7 and row[2].isdigit() and row[3].isdigit()
+            if len(row) == 7 and all(re.fullmatch(r"[0-9]{1,9}", number) for number in row[2:4])
         }
 
     @property

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from bake import bmap, disk, guest, manifest, spec_json
+from bake import bmap, disk, guest, kvm, manifest, spec_json
 from bake.base import ResolvedBase
 from bake.cache import sha256_of
 from bake.disk import Disk
@@ -18,7 +18,9 @@ from bake.draft import Draft, copy_sparsely, drafting, require_room, used
 from bake.node import PROBES, Plan, plan
 from bake.progress import Progress
 from bake.spec import NodeSpec
+from firstboot.edits import Place
 from firstboot.errors import UserError, WorkFailed
+from firstboot.snapshot import Snapshot
 
 _SLACK = 32 << 20
 """Bytes: what file system structures and the small edits may take besides the staged files."""
@@ -65,15 +67,16 @@ def preview(job: Job, progress: Progress) -> Plan:
 
 
 def bake(job: Job, progress: Progress) -> Baked:
-    """Make the image. The output, its manifest and its bmap appear together at the end, or not at all.
+    """Make the image. It appears at the end, whole and checked, or not at all.
 
     Raises UserError for what a person can mend, WorkFailed where the work could not be done. The base is
     only ever read.
     """
     layout = _check_base(job)
     check_output(job.output, job.base.path, force=job.force)
-    require_room(job.output.parent, used(job.base.path) + job.staged + _SLACK)
-    with ThreadPoolExecutor(1) as pool, drafting(job.output) as draft:
+    require_room(job.output.parent, used(job.base.path) + job.staged + layout.boot.size + _SLACK)
+    with ThreadPoolExecutor(2) as pool, drafting(job.output) as draft:
+        pool.submit(kvm.works)  # takes its time where the answer is no
         base_sha256 = (
             pool.submit(sha256_of, job.base.path) if job.base.sha256 is None else _done(job.base.sha256)
         )
@@ -82,13 +85,16 @@ def bake(job: Job, progress: Progress) -> Baked:
         if extra:
             disk.grow(draft.image, layout, extra)
             layout = disk.read_disk(draft.image)
-        with mounted(draft.image, layout, progress, grown=bool(extra)) as tree:
+        staged = {} if extra else disk.stage(draft.image, layout.root, job.sources)
+        with mounted(draft.image, layout, progress, grown=bool(extra), staged=staged) as tree:
             todo = plan(job.spec, tree.read(PROBES))
             with progress.task(f"applying {len(todo.steps)} edits", None):
                 tree.apply(todo.edits, {sha256: str(path) for sha256, path in job.sources.items()})
                 tree.flush()
-            _refuse_leftovers(plan(job.spec, tree.read(PROBES)))
-        with progress.task("checking the file systems", None):
+            placed = {edit.path: edit.sha256 for edit in todo.edits if isinstance(edit, Place)}
+            _refuse_leftovers(job.spec, tree.read(PROBES, placed))
+        with progress.task("checking files and file systems", None):
+            _verify(draft.image, layout, placed)
             disk.check(draft.image, layout, draft.folder)
         with progress.task("mapping the blocks", None):
             block_map = bmap.describe(draft.image, layout)
@@ -97,13 +103,13 @@ def bake(job: Job, progress: Progress) -> Baked:
             bmap_path(job.output): block_map,
             manifest_path(job.output): _manifest(job, todo, base_sha256.result(), grown),
         }
-        draft.publish(texts, private=todo.secret or _is_private(job.base.path))
+        draft.publish(texts, private=todo.secret or _is_private(job.base.path), force=job.force)
     return Baked(job.output, manifest_path(job.output), bmap_path(job.output), todo, grown)
 
 
 def _check_base(job: Job) -> Disk:
     layout = disk.read_disk(job.base.path)
-    disk.free_room(job.base.path, layout.root)  # refuses one that was not closed cleanly
+    disk.refuse_dirty(job.base.path, layout)
     return layout
 
 
@@ -113,8 +119,9 @@ def check_output(output: Path, base: Path, *, force: bool) -> None:
         raise UserError("the output is the base image itself", "--output names another file.")
     if output.exists() and not output.is_file():
         raise UserError(f"{output} is not a file", "--output names the image file to write.")
-    if output.exists() and not force:
-        raise UserError(f"{output} is there already", "--force replaces it.")
+    for path in (output, manifest_path(output), bmap_path(output)):
+        if path.exists() and not force:
+            raise UserError(f"{path} is there already", "--force replaces it.")
     if not output.parent.is_dir():
         raise UserError(f"the folder {output.parent} does not exist", "Make it, or choose another --output.")
     if not os.access(output.parent, os.W_OK | os.X_OK):
@@ -146,21 +153,32 @@ def _missing_room(image: Path, layout: Disk, staged: int) -> int:
 
 
 @contextmanager
-def mounted(
-    image: Path, layout: Disk, progress: Progress, *, readonly: bool = False, grown: bool = False
-) -> Iterator[guest.GuestTree]:
+def mounted(image: Path, layout: Disk, progress: Progress, **how: Any) -> Iterator[guest.GuestTree]:
     """The tree of an image, closed and written at the end. What it means: bake.guest.opened."""
     with ExitStack() as stack:
         with progress.task("opening the image", None):
-            opening = guest.opened(image, layout, progress.say, readonly=readonly, grown=grown)
+            opening = guest.opened(image, layout, progress.say, **how)
             tree = stack.enter_context(opening)
         yield tree
 
 
-def _refuse_leftovers(left: Plan) -> None:
+def _verify(image: Path, layout: Disk, placed: Mapping[str, str]) -> None:
+    """Large files, read back from outside the appliance."""
+    for path, sha256 in placed.items():
+        if disk.sha256_in(image, layout.root, path) != sha256:
+            raise WorkFailed(f"{path} in the image is not what was staged", "Run it again; is the disk full?")
+
+
+def _refuse_leftovers(spec: NodeSpec, found: Snapshot) -> None:
+    """After apply, plan is empty: whatever is left was not written, or does not read back."""
+    hint = "Is the disk full? If not, please report this."
+    try:
+        left = plan(spec, found)
+    except UserError as error:
+        raise WorkFailed(f"what was written does not read back: {error.message}", hint) from error
     if left.steps:
         paths = ", ".join(step.edit.path for step in left.steps[:5])
-        raise WorkFailed(f"the image did not take {len(left.steps)} edits: {paths}", "Please report this.")
+        raise WorkFailed(f"the image did not take {len(left.steps)} edits: {paths}", hint)
 
 
 def _manifest(job: Job, todo: Plan, base_sha256: str, grown: int) -> str:

@@ -10,6 +10,7 @@ from bake.image import mounted
 from bake.node import CONCERNS, PROBES, Step, plan
 from bake.progress import Progress
 from bake.spec import File, K3s, NodeSpec, Role
+from firstboot.edits import Write, same_access
 from firstboot.errors import UserError
 from firstboot.snapshot import File as FoundFile
 from firstboot.snapshot import Snapshot
@@ -70,5 +71,8 @@ def _plain(found: Snapshot, role: Role) -> NodeSpec:
 
 
 def _is_there(step: Step) -> bool:
-    """A secret's content is not in the record: that its file is there must do."""
-    return getattr(step.edit, "secret", False) and isinstance(step.before, FoundFile)
+    """A secret's content is not in the record: that its file is there, not empty and private must do."""
+    edit, found = step.edit, step.before
+    if not (isinstance(edit, Write) and edit.secret and isinstance(found, FoundFile) and found.size):
+        return False
+    return same_access(edit, found)

@@ -5,6 +5,7 @@ which could be guessed against offline.
 """
 
 import hashlib
+import re
 from typing import Any
 
 from bake.node import Plan, Step
@@ -13,6 +14,8 @@ from firstboot.snapshot import File, Node, Symlink
 
 _KEPT = 256 << 10
 """Bytes: larger files are told by their hash alone."""
+
+_TOKEN = re.compile(rb"K3S_TOKEN|--(agent-)?token\b|K10[0-9a-f]{64}")
 
 
 def steps(plan: Plan) -> list[dict[str, Any]]:
@@ -35,8 +38,21 @@ def edit(change: Edit) -> dict[str, Any]:
     return data
 
 
+def hides(step: Step) -> bool:
+    """Whether what was there must not be shown: it is a secret, or may be one.
+
+    What others may not read is not shown to them here either; nor is a unit of K3s's own installer that has
+    a token in its command line.
+    """
+    before = step.before
+    if not isinstance(before, File):
+        return False
+    private = before.mode is not None and not before.mode & 0o004
+    return getattr(step.edit, "secret", False) or private or bool(_TOKEN.search(before.content or b""))
+
+
 def _before(step: Step) -> dict[str, Any] | None:
-    if getattr(step.edit, "secret", False) and isinstance(step.before, File):
+    if hides(step):
         return {"kind": "file", "secret": True}
     return None if step.before is None else _node(step.before)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from bake.concerns import (
     Note,
     cgroups,
+    clock,
     containerd,
     identity,
     iptables,
@@ -27,17 +28,20 @@ class Concern:
     name: str
     probes: tuple[Probe, ...]
     wants: Callable[[NodeSpec, NodeFacts], Iterator[Edit | Note]]
+    secrets: Callable[[NodeFacts], Iterator[str]] = lambda _: iter(())
+    """The paths that hold a secret now."""
 
 
 CONCERNS = (
     Concern("cgroups", cgroups.PROBES, cgroups.wants),
     Concern("iptables", iptables.PROBES, iptables.wants),
     Concern("swap", swap.PROBES, swap.wants),
+    Concern("clock", clock.PROBES, clock.wants),
     Concern("ports", ports.PROBES, ports.wants),
     Concern("containerd", containerd.PROBES, containerd.wants),
-    Concern("k3s", k3s.PROBES, k3s.wants),
+    Concern("k3s", k3s.PROBES, k3s.wants, k3s.secrets),
     Concern("identity", identity.PROBES, identity.wants),
-    Concern("network", network.PROBES, network.wants),
+    Concern("network", network.PROBES, network.wants, network.secrets),
     Concern("record", record.PROBES, record.wants),
 )
 
@@ -74,6 +78,7 @@ def plan(spec: NodeSpec, found: Snapshot) -> Plan:
     facts = facts_of(found)
     steps: list[Step] = []
     notes: list[tuple[str, str]] = []
+    kept = {path for concern in CONCERNS for path in concern.secrets(facts)}
     secret = False
     for concern in CONCERNS:
         for want in concern.wants(spec, facts):
@@ -84,6 +89,7 @@ def plan(spec: NodeSpec, found: Snapshot) -> Plan:
                 raise AssertionError(f"{concern.name} edits {want.path} without having asked for it")
             secret = secret or (isinstance(want, Write) and want.secret)
             before = found.get(want.path)
+            kept.discard(want.path)
             if not want.met_by(before):
                 steps.append(Step(concern.name, want, before))
-    return Plan(tuple(steps), tuple(notes), secret)
+    return Plan(tuple(steps), tuple(notes), secret or bool(kept))

@@ -1,8 +1,9 @@
 """Run the distribution's tools: the one place that starts processes and words their failures."""
 
 import os
+import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from firstboot.errors import UserError, WorkFailed
 
@@ -17,23 +18,60 @@ _PACKAGES = {
 }
 """Debian's package for each tool, for the hint when it is missing."""
 
+_VERSION = re.compile(r"(debugfs|dumpe2fs|e2fsck|fsck\.fat) \d")
+
 
 def run(*command: str, stdin: str = "", accept: Sequence[int] = (0,), timeout: float | None = None) -> str:
     """Standard output of a tool, as text.
 
     Messages come in English whatever the locale; /sbin is looked into, which an ordinary user's PATH lacks.
     Raises UserError where the tool is missing, WorkFailed with its last words where its exit code is not
-    among those accepted.
+    among those accepted, subprocess.TimeoutExpired after ``timeout`` seconds.
     """
-    env = dict(os.environ, LC_ALL="C", PATH=os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin")
     try:
         done = subprocess.run(
-            command, input=stdin, capture_output=True, text=True, errors="replace", env=env, timeout=timeout
+            command,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            env=_env(),
+            timeout=timeout,
         )
     except FileNotFoundError as error:
-        package = _PACKAGES.get(command[0], command[0])
-        raise UserError(f"{command[0]} is not installed", f"sudo apt install {package}") from error
+        raise _missing(command[0]) from error
     if done.returncode not in accept:
-        words = (done.stderr or done.stdout).strip().splitlines() or [f"exit code {done.returncode}"]
-        raise WorkFailed(f"{command[0]} failed: {words[-1]}", "")
+        # Checkers complain on standard output, and print their version as an error.
+        words = [
+            line
+            for line in (done.stdout + done.stderr).splitlines()
+            if line.strip() and not _VERSION.match(line)
+        ]
+        shown = "; ".join(words[-3:]) or f"exit code {done.returncode}"
+        raise WorkFailed(f"{command[0]} failed: {shown}")
     return done.stdout
+
+
+def stream(*command: str, chunk: int = 1 << 20) -> Iterator[bytes]:
+    """Standard output of a tool as it comes, in pieces; a caller that has seen enough just stops.
+
+    The exit code is not looked at: for tools whose exit code means nothing. UserError where it is missing.
+    """
+    try:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=_env())
+    except FileNotFoundError as error:
+        raise _missing(command[0]) from error
+    with process:
+        try:
+            while process.stdout and (piece := process.stdout.read(chunk)):
+                yield piece
+        finally:
+            process.kill()
+
+
+def _env() -> dict[str, str]:
+    return dict(os.environ, LC_ALL="C", PATH=os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin")
+
+
+def _missing(tool: str) -> UserError:
+    return UserError(f"{tool} is not installed", f"sudo apt install {_PACKAGES.get(tool, tool)}")

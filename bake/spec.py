@@ -3,6 +3,7 @@
 Files people write become these through bake.cluster_file; the command line fills in the rest.
 """
 
+import datetime
 import ipaddress
 import re
 from collections.abc import Mapping
@@ -10,20 +11,24 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from bake.k3s_version import K3sVersion
+from bake.labels import check_node_label, check_taint
 from firstboot.errors import UserError
 
 LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 """A DNS label (RFC 1123) in lower case, as Kubernetes wants node names."""
 
+_NODE_ID = 9
+"""What ``with-node-id`` adds to a name: '-' and eight hexadecimal digits."""
+
 AGENT_KEYS = frozenset(
     """
-    alsologtostderr bind-address container-runtime-endpoint data-dir debug default-runtime
-    disable-apiserver-lb disable-default-registry-endpoint docker enable-pprof flannel-cni-conf
-    flannel-conf flannel-iface image-credential-provider-bin-dir image-credential-provider-config
-    image-service-endpoint kube-proxy-arg kubelet-arg lb-server-port log node-external-dns
-    node-external-ip node-internal-dns node-ip node-label node-name node-taint nonroot-devices
-    pause-image prefer-bundled-bin private-registry protect-kernel-defaults resolv-conf rootless selinux
-    server snapshotter token-file v vmodule vpn-auth-file with-node-id
+    airgap-extra-registry alsologtostderr bind-address container-runtime-endpoint data-dir debug
+    default-runtime disable-apiserver-lb disable-default-registry-endpoint docker enable-pprof
+    flannel-cni-conf flannel-conf flannel-iface image-credential-provider-bin-dir
+    image-credential-provider-config image-service-endpoint kube-proxy-arg kubelet-arg lb-server-port
+    log node-external-dns node-external-ip node-internal-dns node-ip node-label node-name node-taint
+    nonroot-devices pause-image prefer-bundled-bin private-registry protect-kernel-defaults resolv-conf
+    rootless selinux server snapshotter token-file v vmodule vpn-auth-file with-node-id
     """.split()  # noqa: SIM905 (a list of forty strings is harder to read)
 )
 """The keys of config.yaml that an agent takes; it refuses all others (k3s agent --help)."""
@@ -31,18 +36,19 @@ AGENT_KEYS = frozenset(
 MANAGED_KEYS = {
     "server": "server in [cluster]",
     "token-file": "token_file in [cluster]",
-    "agent-token-file": "token_file in [cluster]",
+    "agent-token-file": "the agents' token that K3s makes when it first starts",
     "cluster-init": "datastore = 'etcd'",
     "node-name": "the node's name",
     "node-label": "the node's labels",
     "node-taint": "the node's taints",
     "container-runtime-endpoint": "containerd",
+    "data-dir": "the default, for which container images and containerd's folders are placed",
 }
-"""Keys that the plan writes itself, and what to use in their place."""
+"""Keys that the plan settles itself, and what to use in their place."""
 
 SECRET_KEYS = {
     "token": "token_file",
-    "agent-token": "token_file",
+    "agent-token": "the agents' token that K3s makes when it first starts",
     "datastore-endpoint": "an external datastore cannot be baked in yet",
     "vpn-auth": "vpn-auth-file",
     "etcd-s3-access-key": "etcd-s3-config-secret",
@@ -75,11 +81,17 @@ class Datastore(StrEnum):
 
 @dataclass(frozen=True)
 class File:
-    """A large file to stage: what it is, not where its bytes are."""
+    """A large file to stage: what it is, not where its bytes are. UserError for a name with a path in it."""
 
     name: str
     sha256: str
     size: int
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[^/\x00-\x1f]+", self.name) or self.name in (".", ".."):
+            raise UserError(f"{self.name[:80]!r} cannot be a file's name", "rename the file")
+        if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
+            raise UserError(f"{self.sha256[:80]!r} is not a SHA-256", "64 hexadecimal digits")
 
 
 @dataclass(frozen=True)
@@ -180,25 +192,47 @@ class NodeSpec:
     wifi: Wifi | None = None
     address: StaticAddress | None = None
     timezone: str | None = None
+    not_before: datetime.date | None = None
+    """The clock starts no earlier than this day; of one bake, and so not in the node's record."""
 
     def __post_init__(self) -> None:
         check_label(self.cluster, "cluster name")
         if self.name is not None:
             check_label(self.name, "node name")
+        check_label(self.hostname, "host name", 63 - (_NODE_ID if self.has_node_id else 0))
+        for label in self.labels:
+            check_node_label(label)
+        for taint in self.taints:
+            check_taint(taint)
+        for variable, value in self.env.items():
+            check_variable(variable, value)
         if self.network is not None:
             check_network(self.network)
-        if self.server is not None and not re.fullmatch(r"https://[^\s/]+:\d+", self.server):
-            raise UserError(f"'{self.server}' is not a master's URL", "like https://10.0.0.2:6443")
+        if self.server is not None:
+            check_server(self.server)
         if self.role is Role.WORKER and self.datastore is Datastore.ETCD:
             raise UserError("a worker has no datastore", "datastore belongs to masters")
         if self.token is not None:
-            if self.server is None:
-                raise UserError("a token is for joining a master", "--server names it: https://10.0.0.2:6443")
-            check_token(self.token)
+            self._check_token(self.token)
+
+    def _check_token(self, token: bytes) -> None:
+        if self.server is None:
+            raise UserError("a token is for joining a master", "--server names it: https://10.0.0.2:6443")
+        check_token(token)
+        if self.role is Role.MASTER and b"::node:" in token:
+            raise UserError(
+                "that token is for workers: a master joins with the servers' own",
+                "Take all of /var/lib/rancher/k3s/server/token of the first master.",
+            )
 
     @property
     def hostname(self) -> str:
         return self.name or f"{self.cluster}-{self.role}"
+
+    @property
+    def has_node_id(self) -> bool:
+        """Whether K3s adds an id to the name: one image, many cards, and each must be a node of its own."""
+        return self.name is None and self.role is Role.WORKER
 
     @property
     def joins(self) -> bool:
@@ -211,13 +245,29 @@ class NodeSpec:
         return self.joins or (self.role is Role.MASTER and self.server is None)
 
 
-def check_label(text: str, what: str) -> str:
-    """Return it. UserError where it is not a DNS label in lower case."""
-    if not LABEL.fullmatch(text):
+def check_label(text: str, what: str, most: int = 63) -> str:
+    """Return it. UserError where it is not a DNS label in lower case of ``most`` characters at most."""
+    if len(text) > most or not LABEL.fullmatch(text):
         raise UserError(
-            f"'{text[:80]}' cannot be a {what}", "Lower-case letters, digits and '-' inside, at most 63: pi-1"
+            f"'{text[:80]}' cannot be a {what}",
+            f"Lower-case letters, digits and '-' inside, at most {most}: pi-1",
         )
     return text
+
+
+def check_server(text: str) -> str:
+    """Return it. UserError where it is not a master's URL with its port."""
+    if not re.fullmatch(r"https://[^\s/]+:\d+", text):
+        raise UserError(f"{text[:80]!r} is not a master's URL", "like https://10.0.0.2:6443")
+    return text
+
+
+def check_variable(name: str, value: str) -> None:
+    """UserError for what systemd would not take from a unit's EnvironmentFile. The value never shows."""
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        raise UserError(f"{name[:80]!r} is not a variable's name", "like HTTP_PROXY")
+    if not value.isprintable():
+        raise UserError(f"the value of {name[:80]} is not one line of text", "no line ends, no tabs")
 
 
 def check_network(text: str) -> str:
@@ -234,5 +284,5 @@ def check_token(token: bytes) -> None:
     if not re.fullmatch(rb"K10[0-9a-f]{64}::\S+", token):
         raise UserError(
             "the token is not in the K10 form, so K3s would trust any master with it",
-            "Take all of /var/lib/rancher/k3s/server/agent-token (or node-token) of the master.",
+            "Take all of /var/lib/rancher/k3s/server/node-token of the master; for a master, server/token.",
         )

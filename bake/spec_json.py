@@ -4,19 +4,24 @@ Read back, each secret is a stand-in: enough to plan with, and to see that somet
 """
 
 import dataclasses
+import json
 from collections.abc import Mapping
-from typing import Any
+from enum import StrEnum
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from bake.k3s_version import K3sVersion
-from bake.spec import Containerd, Datastore, File, K3s, NodeSpec, Role, StaticAddress, Wifi
+from bake.spec import NodeSpec, Wifi
 from firstboot.errors import UserError
 
 _STAND_INS: dict[str, Any] = {
-    "token": b"K10" + b"0" * 64 + b"::node:unknown",
+    "token": b"K10" + b"0" * 64 + b"::server:unknown",
     "registries": b"#",
     "env": {"UNKNOWN": ""},
 }
 """Valid values in the place of secrets."""
+
+_OF_ONE_BAKE = {"not_before"}
 
 
 def to_json(spec: NodeSpec) -> dict[str, Any]:
@@ -24,7 +29,7 @@ def to_json(spec: NodeSpec) -> dict[str, Any]:
     data: dict[str, Any] = {
         field.name: getattr(spec, field.name)
         for field in dataclasses.fields(spec)
-        if field.name not in _STAND_INS
+        if field.name not in _STAND_INS.keys() | _OF_ONE_BAKE
     }
     data["k3s"] = {
         "binary": dataclasses.asdict(spec.k3s.binary),
@@ -39,36 +44,46 @@ def to_json(spec: NodeSpec) -> dict[str, Any]:
     return data
 
 
-def from_json(data: Mapping[str, Any]) -> NodeSpec:
+def from_json(data: object) -> NodeSpec:
     """The spec that to_json wrote, with stand-ins for its secrets. UserError for anything else."""
     try:
-        return _from_json(dict(data))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        values = dict(_expect(dict, data))
+        secrets = {name: _STAND_INS[name] for name in _value(tuple[str, ...], values.pop("secrets"))}
+        if values.keys() & (_STAND_INS.keys() | _OF_ONE_BAKE):
+            raise ValueError("it holds what no record holds")
+        return NodeSpec(**_fields(NodeSpec, values), **secrets)
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise UserError(f"the node's record is garbled: {error}", "Bake the image again.") from error
 
 
-def _from_json(values: dict[str, Any]) -> NodeSpec:
-    secrets = {name: _STAND_INS[name] for name in values.pop("secrets")}
-    k3s, containerd = values.pop("k3s"), values.pop("containerd")
-    address, wifi = values.pop("address"), values.pop("wifi")
-    for name in ("labels", "taints", "authorized_keys"):
-        values[name] = tuple(values[name])
-    return NodeSpec(
-        role=Role(values.pop("role")),
-        datastore=Datastore(values.pop("datastore")),
-        k3s=K3s(
-            File(**k3s["binary"]),
-            k3s["version"] and K3sVersion.parse(k3s["version"]),
-            k3s["airgap"] and File(**k3s["airgap"]),
-        ),
-        containerd=containerd and _containerd(containerd),
-        address=address and StaticAddress(**dict(address, dns=tuple(address["dns"]))),
-        wifi=wifi and Wifi(**wifi, psk="0" * 64),
-        **values,
-        **secrets,
-    )
+def _fields(kind: Any, data: object) -> dict[str, Any]:
+    """Keyword arguments for a dataclass, each as its annotation says. KeyError for one it does not have."""
+    kinds = get_type_hints(kind)
+    return {name: _value(kinds[name], value) for name, value in _expect(dict, data).items()}
 
 
-def _containerd(data: Mapping[str, Any]) -> Containerd:
-    version = data["version"]
-    return Containerd(tuple(File(**program) for program in data["programs"]), version and tuple(version))
+def _value(kind: Any, value: Any) -> Any:
+    """What JSON's value is as a ``kind``. TypeError or ValueError where it is none."""
+    form, parts = get_origin(kind), get_args(kind)
+    if form is UnionType:  # always 'kind | None'
+        return None if value is None else _value(parts[0], value)
+    if form is tuple:
+        items = _expect(list, value)
+        several = parts[:1] * len(items) if parts[-1] is Ellipsis else parts
+        return tuple(_value(part, item) for part, item in zip(several, items, strict=True))
+    if form is Mapping:  # config: K3s's own keys
+        json.dumps(_expect(dict, value), ensure_ascii=False).encode("utf-8", "surrogateescape")
+        return value
+    if kind is K3sVersion:
+        return K3sVersion.parse(_expect(str, value))
+    if dataclasses.is_dataclass(kind):
+        return kind(**_fields(kind, value), **({"psk": "0" * 64} if kind is Wifi else {}))  # type: ignore[operator]
+    return kind(_expect(str, value)) if issubclass(kind, StrEnum) else _expect(kind, value)
+
+
+def _expect(kind: Any, value: Any) -> Any:
+    if type(value) is not kind:  # not isinstance: true is no number
+        raise TypeError(f"{type(value).__name__} where {kind.__name__} belongs")
+    if kind is str:
+        value.encode("utf-8", "surrogateescape")  # UnicodeError, a ValueError, where no file could hold it
+    return value

@@ -3,6 +3,7 @@
 import gzip
 import lzma
 import os
+import stat
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -48,6 +49,7 @@ def unpack(archive: Path, into: Path, progress: Progress) -> Path:
         with archive.open("rb") as source, writing(into):
             with progress.task(f"Unpacking {archive.name}", archive.stat().st_size) as advance:
                 _write_sparse(part, _watched(_blocks(source, archive), source, advance))
+            part.chmod(stat.S_IMODE(archive.stat().st_mode) | 0o600)  # what was private stays so
             if not part.stat().st_size:
                 raise UserError(f"{archive} holds an empty image", _AGAIN)
             publish(part, into)

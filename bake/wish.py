@@ -1,7 +1,10 @@
 """From what a person asks for to a job that can be done: everything found, fetched and checked."""
 
+import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +39,6 @@ class Wish:
 
 def job(wish: Wish, home: Home, web: Web) -> image.Job:
     """The job, with all that it needs on this machine. UserError and WorkFailed as those it calls."""
-    image.check_output(wish.output, Path(wish.base), force=wish.force)
     base = bases.resolve(wish.base, home, web)
     layout = disk.read_disk(base.path)
     arch = disk.architecture(base.path, layout.root)
@@ -45,7 +47,7 @@ def job(wish: Wish, home: Home, web: Web) -> image.Job:
     if wish.containerd:
         containerd, programs = containerd_archive.unpack(wish.containerd, arch, home.cache / "containerd")
         sources |= programs
-    spec = NodeSpec(k3s=k3s, containerd=containerd, **wish.node)
+    spec = NodeSpec(k3s=k3s, containerd=containerd, not_before=_today(), **wish.node)
     return image.Job(base, spec, sources, wish.output, wish.force)
 
 
@@ -61,6 +63,12 @@ def _airgap(wish: Wish, version: K3sVersion | None) -> str:
         return wish.airgap
     # With a container runtime of its own K3s imports no images; a binary of one's own may be no release.
     return "none" if wish.containerd or version is None or wish.k3s_version else "auto"
+
+
+def _today() -> date:
+    """The day in UTC; SOURCE_DATE_EPOCH (reproducible-builds.org) takes the clock's place."""
+    given = os.environ.get("SOURCE_DATE_EPOCH", "")
+    return datetime.fromtimestamp(int(given) if given.isdecimal() else time.time(), UTC).date()
 
 
 def _file(artifact: Artifact) -> File:

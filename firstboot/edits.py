@@ -76,8 +76,11 @@ Edit = Union[Write, Place, Link, Remove]
 
 
 def _same_file(edit: Union[Write, Place], found: Optional[Node], sha256: str) -> bool:
-    if not isinstance(found, File) or found.sha256 != sha256:
-        return False
+    return isinstance(found, File) and found.sha256 == sha256 and same_access(edit, found)
+
+
+def same_access(edit: Union[Write, Place], found: File) -> bool:
+    """Whether mode, owner and group are as wanted, as far as the file system keeps them."""
     kept = (found.mode, found.owner, found.group)
     wanted = (edit.mode, edit.owner, edit.group)
     return all(have is None or have == want for have, want in zip(kept, wanted))

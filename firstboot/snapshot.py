@@ -3,11 +3,10 @@
 Runs on the node too: Python 3.7, standard library only.
 """
 
-import base64
 import fnmatch
 import posixpath
 from dataclasses import dataclass, field
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple, Union
+from typing import Callable, Iterable, Iterator, List, Mapping, Optional, Tuple, Union
 
 HEAD_BYTES = 64
 """What a ``head`` probe reads: enough for an ELF header."""
@@ -15,7 +14,7 @@ HEAD_BYTES = 64
 MAX_CONTENT = 16 << 20
 """Bytes. No text file that a probe names is larger in a sane tree (dpkg's status is 1 to 6 MB)."""
 
-_MAX_LINKS = 40  # as the kernel's own limit (path_resolution(7))
+MAX_LINKS = 40  # as the kernel's own limit (path_resolution(7))
 
 
 @dataclass(frozen=True)
@@ -50,8 +49,13 @@ class Symlink:
 
 @dataclass(frozen=True)
 class Folder:
+    """Mode, owner and group as for a File."""
+
     names: Tuple[str, ...] = ()
     """Sorted; empty unless the probe asked for names."""
+    mode: Optional[int] = None
+    owner: Optional[int] = None
+    group: Optional[int] = None
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ class Snapshot:
 
     def follow(self, path: str) -> Optional[Node]:
         """The node at the end of links, as far as the probes reach; None for a link out of their sight."""
-        for _ in range(_MAX_LINKS):
+        for _ in range(MAX_LINKS):
             node = self.get(path)
             if not isinstance(node, Symlink):
                 return node
@@ -105,17 +109,6 @@ class Snapshot:
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._nodes))
 
-    def to_json(self) -> Dict[str, Any]:
-        return {
-            "probes": [[probe.path, probe.read] for probe in self._probes],
-            "nodes": {path: node_to_json(node) for path, node in sorted(self._nodes.items())},
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "Snapshot":
-        probes = tuple(Probe(path, read) for path, read in data["probes"])
-        return cls({path: node_from_json(node) for path, node in data["nodes"].items()}, probes)
-
 
 def _matches(pattern: str, path: str) -> bool:
     wanted, given = pattern.split("/"), path.split("/")
@@ -124,33 +117,17 @@ def _matches(pattern: str, path: str) -> bool:
     )
 
 
-def node_to_json(node: Node) -> Dict[str, Any]:
-    """The whole node, content in base64: what travels between a node and the operator."""
-    if isinstance(node, Symlink):
-        return {"kind": "link", "target": node.target}
-    if isinstance(node, Folder):
-        return {"kind": "folder", "names": list(node.names)}
-    if isinstance(node, Special):
-        return {"kind": "special"}
-    content = None if node.content is None else base64.b64encode(node.content).decode()
-    return {
-        "kind": "file",
-        "size": node.size,
-        "mode": node.mode,
-        "owner": node.owner,
-        "group": node.group,
-        "sha256": node.sha256,
-        "content": content,
-    }
-
-
-def node_from_json(data: Mapping[str, Any]) -> Node:
-    kind = data["kind"]
-    if kind == "link":
-        return Symlink(data["target"])
-    if kind == "folder":
-        return Folder(tuple(data["names"]))
-    if kind == "special":
-        return Special()
-    content = None if data["content"] is None else base64.b64decode(data["content"])
-    return File(data["size"], data["mode"], data["owner"], data["group"], data["sha256"], content)
+def expand(pattern: str, listing: Callable[[str], Iterable[str]]) -> List[str]:
+    """The paths a pattern may mean; ``listing`` names what a folder holds, nothing if it is none."""
+    found = [""]
+    for part in pattern.split("/")[1:]:
+        if "*" in part:
+            found = [
+                f"{base}/{name}"
+                for base in found
+                for name in sorted(listing(base or "/"))
+                if fnmatch.fnmatchcase(name, part)
+            ]
+        else:
+            found = [f"{base}/{part}" for base in found]
+    return found

@@ -8,18 +8,27 @@ Runs on the node too: Python 3.7, standard library only.
 
 import contextlib
 import errno
-import fnmatch
 import hashlib
 import os
-import shutil
 import stat
 from typing import BinaryIO, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
 from firstboot.edits import Edit, Link, Place, Remove, Write, check_path, owner_of, parent_mode
 from firstboot.errors import UserError, WorkFailed
-from firstboot.snapshot import HEAD_BYTES, MAX_CONTENT, File, Folder, Node, Probe, Snapshot, Special, Symlink
+from firstboot.snapshot import (
+    HEAD_BYTES,
+    MAX_CONTENT,
+    MAX_LINKS,
+    File,
+    Folder,
+    Node,
+    Probe,
+    Snapshot,
+    Special,
+    Symlink,
+    expand,
+)
 
-_MAX_LINKS = 40  # as the kernel's own limit (path_resolution(7))
 _CHUNK = 1 << 20
 
 
@@ -36,14 +45,18 @@ class FolderTree:
         self._keeps_owners = os.geteuid() == 0 if keeps_owners is None else keeps_owners
 
     def read(self, probes: Iterable[Probe]) -> Snapshot:
-        """What is there. UserError for a file beyond MAX_CONTENT where content was asked for."""
+        """What is there. UserError for a file beyond MAX_CONTENT where content was asked for, WorkFailed
+        for what this user may not read."""
         asked = tuple(probes)
         nodes: Dict[str, Node] = {}
         for probe in asked:
-            for path in self._expand(probe.path):
-                node = self._node(path, probe.read)
-                if node is not None:
-                    nodes[path] = node
+            try:
+                for path in expand(probe.path, self._listing):
+                    node = self._node(path, probe.read)
+                    if node is not None:
+                        nodes[path] = node
+            except OSError as error:
+                raise WorkFailed(f"{probe.path}: {error.strerror}") from error
         return Snapshot(nodes, asked)
 
     def apply(self, edits: Iterable[Edit], sources: Optional[Mapping[str, str]] = None) -> None:
@@ -61,20 +74,6 @@ class FolderTree:
                 raise WorkFailed(f"{edit.path}: {error.strerror}", _hint(error)) from error
 
     # reading
-
-    def _expand(self, pattern: str) -> List[str]:
-        found = [""]
-        for part in pattern.split("/")[1:]:
-            if "*" in part:
-                found = [
-                    f"{base}/{name}"
-                    for base in found
-                    for name in self._listing(base or "/")
-                    if fnmatch.fnmatchcase(name, part)
-                ]
-            else:
-                found = [f"{base}/{part}" for base in found]
-        return found
 
     def _listing(self, path: str) -> List[str]:
         with self._folder(path.split("/")) as folder:
@@ -94,7 +93,8 @@ class FolderTree:
             if stat.S_ISREG(status.st_mode):
                 return self._file(folder, name, path, read)
         if stat.S_ISDIR(status.st_mode):
-            return Folder(tuple(self._listing(path)) if read == "names" else ())
+            names = tuple(self._listing(path)) if read == "names" else ()
+            return Folder(names, *self._access(path, status))
         return Special()
 
     def _file(self, folder: int, name: str, path: str, read: str) -> File:
@@ -103,16 +103,15 @@ class FolderTree:
         with open(handle, "rb") as stream:
             status = os.fstat(handle)
             content, sha256 = _read(stream, status.st_size, path, read)
-        bare = self._is_modeless(path)
-        owned = self._keeps_owners and not bare
-        return File(
-            size=status.st_size,
-            mode=None if bare else stat.S_IMODE(status.st_mode),
-            owner=status.st_uid if owned else None,
-            group=status.st_gid if owned else None,
-            sha256=sha256,
-            content=content,
-        )
+        return File(status.st_size, *self._access(path, status), sha256, content)
+
+    def _access(
+        self, path: str, status: os.stat_result
+    ) -> Tuple[Optional[int], Optional[int], Optional[int]]:
+        if self._is_modeless(path):
+            return None, None, None
+        mode = stat.S_IMODE(status.st_mode)
+        return (mode, status.st_uid, status.st_gid) if self._keeps_owners else (mode, None, None)
 
     def _is_modeless(self, path: str) -> bool:
         return any(path.startswith(mount.rstrip("/") + "/") for mount in self._modeless)
@@ -161,8 +160,7 @@ class FolderTree:
             if isinstance(edit, Write):
                 stream.write(edit.content)
             else:
-                with open(source_of(edit, sources), "rb") as source:
-                    shutil.copyfileobj(source, stream, _CHUNK)
+                _copy(source_of(edit, sources), stream, edit)
             stream.flush()
             os.fsync(handle)
 
@@ -198,7 +196,7 @@ class FolderTree:
                 if target is None:
                     continue
                 links += 1
-                if links > _MAX_LINKS:
+                if links > MAX_LINKS:
                     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
                 if target.startswith("/"):
                     _leave(stack, 1)
@@ -222,12 +220,17 @@ class FolderTree:
         return None
 
     def _make_folder(self, name: str, parent: int, edit: Edit) -> int:
-        os.mkdir(name, 0o700, dir_fd=parent)
-        handle = _open_folder(name, parent)
+        temporary = (
+            f".{name}.k3s-bake"  # under its name only when it is its owner's: it is never mended later
+        )
+        with contextlib.suppress(FileExistsError):  # left by a power cut
+            os.mkdir(temporary, 0o700, dir_fd=parent)
+        handle = _open_folder(temporary, parent)
         if not self._is_modeless(edit.path):
             if self._keeps_owners:
                 os.fchown(handle, *owner_of(edit))
             os.fchmod(handle, parent_mode(edit))
+        os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
         os.fsync(parent)
         return handle
 
@@ -235,6 +238,17 @@ class FolderTree:
 def source_of(edit: Place, sources: Mapping[str, str]) -> str:
     """The file of this machine that holds a Place's bytes. KeyError: the caller forgot to name it."""
     return sources[edit.sha256]
+
+
+def _copy(source: str, target: BinaryIO, edit: Place) -> None:
+    """WorkFailed where the source is not, or no longer, the file that the edit speaks of."""
+    digest = hashlib.sha256()
+    with open(source, "rb") as stream:
+        for chunk in iter(lambda: stream.read(_CHUNK), b""):
+            digest.update(chunk)
+            target.write(chunk)
+    if digest.hexdigest() != edit.sha256:
+        raise WorkFailed(f"{source} is not the file it was when it was looked at", "Run it again.")
 
 
 def _read(stream: BinaryIO, size: int, path: str, read: str) -> Tuple[Optional[bytes], str]:

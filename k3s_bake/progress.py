@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -28,14 +27,14 @@ class Bars:
         if not self._console.is_terminal:
             started = time.monotonic()
             yield lambda done: None
-            self._console.print(f"{escape(title)}: {time.monotonic() - started:.1f} s", highlight=False)
+            self._console.print(f"{report.shown(title)}: {time.monotonic() - started:.1f} s")
             return
         sizes = (DownloadColumn(), TransferSpeedColumn()) if total else ()
         columns = (TextColumn("{task.description}"), BarColumn(), *sizes, TimeElapsedColumn())
         with Progress(*columns, console=self._console) as bars:
-            bar = bars.add_task(escape(title), total=total)
+            bar = bars.add_task(report.shown(title), total=total)
             yield lambda done: bars.advance(bar, done)
             bars.update(bar, total=total or 1, completed=total or 1)
 
     def say(self, line: str) -> None:
-        self._console.print(escape(line), highlight=False)
+        self._console.print(report.shown(line))

@@ -7,6 +7,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from bake.inspection import Inspection
+from bake.manifest import hides
 from bake.node import CONCERNS, Plan, Step
 from firstboot.edits import Edit, Link, Place, Remove, Write
 from firstboot.snapshot import File, Node, Symlink
@@ -14,7 +15,18 @@ from firstboot.snapshot import File, Node, Symlink
 
 def console(*, stderr: bool = False) -> Console:
     """The console that all output goes through; colours only in a terminal, as NO_COLOR says."""
-    return Console(stderr=stderr, soft_wrap=True)
+    return _Console(stderr=stderr, soft_wrap=True, emoji=False, highlight=False)
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError  # for the one place that ends the program
+
+
+def shown(text: object) -> str:
+    """Text from an image or a person, safe in a terminal and in rich's markup: no control character acts."""
+    plain = "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in str(text))
+    return escape(plain)
 
 
 def plan_table(plan: Plan) -> Table:
@@ -24,11 +36,11 @@ def plan_table(plan: Plan) -> Table:
         name = concern.name
         for step in plan.steps:
             if step.concern == concern.name:
-                table.add_row(name, _verb(step), escape(step.edit.path))
+                table.add_row(name, _verb(step), shown(step.edit.path))
                 name = ""
         for noted, text in plan.notes:
             if noted == concern.name:
-                table.add_row(name, "[dim]note[/]", f"[dim]{escape(text)}[/]")
+                table.add_row(name, "[dim]note[/]", f"[dim]{shown(text)}[/]")
                 name = ""
     return table
 
@@ -36,7 +48,7 @@ def plan_table(plan: Plan) -> Table:
 def diff(step: Step) -> str:
     """One edit as a unified diff where it is text, else in a line."""
     edit, before = step.edit, step.before
-    if isinstance(edit, Write) and not edit.secret:
+    if isinstance(edit, Write) and not edit.secret and not hides(step):
         old = before.content if isinstance(before, File) and before.content is not None else b""
         lines = difflib.unified_diff(
             _lines(old), _lines(edit.content), f"a{edit.path}" if before else "/dev/null", f"b{edit.path}"
@@ -55,7 +67,7 @@ def inspection_table(inspection: Inspection) -> Table:
         if not missing:
             table.add_row(name, "[green]met[/]", "")
         for at, step in enumerate(missing):
-            table.add_row("" if at else name, "" if at else "[red]missing[/]", escape(_lack(step)))
+            table.add_row("" if at else name, "" if at else "[red]missing[/]", shown(_lack(step)))
     return table
 
 
@@ -81,7 +93,7 @@ def _described(edit: Edit) -> str:
     if isinstance(edit, Place):
         return f"{edit.path} {edit.mode:04o} ({edit.size / 1e6:.1f} MB, sha256 {edit.sha256[:12]}...)"
     if isinstance(edit, Write):
-        return f"{edit.path} {edit.mode:04o} (secret: not shown)"
+        return f"{edit.path} {edit.mode:04o} (secret, or replaces one: not shown)"
     return edit.path
 
 

@@ -129,9 +129,12 @@ class Contract:
             tree.apply([Write(path, b"")], {})
 
     def test_modes_of_files_and_of_folders_made_for_them(self, tree: Tree) -> None:
-        tree.apply([Write("/srv/made/file", b"x", mode=0o640)], {})
-        assert file(tree, "/srv/made/file").mode == 0o640
-        assert node(tree, "/srv/made") == Folder()
+        tree.apply([Write("/srv/made/deep/file", b"x", mode=0o640)], {})
+        assert file(tree, "/srv/made/deep/file").mode == 0o640
+        for path in ("/srv/made", "/srv/made/deep"):
+            found = node(tree, path)
+            assert isinstance(found, Folder)
+            assert found.mode == 0o755
 
     def test_a_fat_keeps_no_modes(self, tree: Tree) -> None:
         tree.apply([Write("/boot/config", b"x", mode=0o600)], {})

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from bake.bootfiles import with_cgroups
+from bake.bootfiles import lines, with_cgroups
 from bake.concerns import Note
 from bake.facts import NodeFacts
 from bake.spec import NodeSpec
@@ -20,6 +20,7 @@ def wants(spec: NodeSpec, facts: NodeFacts) -> Iterator[Edit | Note]:
         raise UserError(f"the image has no {path}", "The Pi's firmware boots with it: is this a Pi's image?")
     if not text.split():
         raise UserError(f"{path} is empty: the kernel would not find its root", "Use a fresh image.")
-    if len(text.strip().splitlines()) > 1:
-        yield Note(f"{path} had several lines, of which the firmware reads one: joined")
+    _, unread = lines(text)
+    if unread:
+        yield Note(f"the firmware reads one line of {path}; dropped from those below it: {unread!r}")
     yield facts.rewritten(path, with_cgroups(text, cgroup_v2=facts.may_use_cgroup_v2))

@@ -7,7 +7,7 @@ from bake.facts import NodeFacts
 from bake.k3s_version import K3sVersion
 from bake.render import render
 from bake.spec import Containerd, NodeSpec
-from firstboot.edits import Edit, Link, Place, Write
+from firstboot.edits import Edit, Link, Place, Remove, Write
 from firstboot.errors import UserError
 from firstboot.snapshot import Probe
 
@@ -35,6 +35,8 @@ PROBES = (
 def wants(spec: NodeSpec, facts: NodeFacts) -> Iterator[Edit | Note]:
     """UserError where containerd is too old for the K3s, or where there would be no runc."""
     if spec.containerd is None:
+        if (facts.text(_UNIT) or "").startswith("# Written by k3s-bake."):  # of an earlier bake
+            yield Remove(_WANTED)
         return
     _check_runc(spec.containerd, facts)
     yield from _versions(spec.k3s.version, spec.containerd.version)

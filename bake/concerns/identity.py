@@ -8,13 +8,16 @@ from bake.facts import NodeFacts
 from bake.spec import NodeSpec
 from firstboot.edits import Edit, Link, Remove, Write
 from firstboot.errors import UserError
-from firstboot.snapshot import File, Probe
+from firstboot.snapshot import File, Folder, Probe, Symlink
 
 _SSHD = "/etc/ssh/sshd_config"
 _UNITS = "/etc/systemd/system"
 _STARTED = f"{_UNITS}/multi-user.target.wants/ssh.service"
 _ALIAS = f"{_UNITS}/sshd.service"
 _ZONES = "/usr/share/zoneinfo"
+_DEEP_AREAS = ("America/Argentina", "America/Indiana", "America/Kentucky", "America/North_Dakota")
+"""The folders within areas: asking after each name of each area would cost six hundred questions."""
+_SSH_FLAGS = ("ssh", "ssh.txt")  # Raspbian's first boot turns SSH on for either
 
 PROBES = (
     Probe("/etc/hostname"),
@@ -24,14 +27,14 @@ PROBES = (
     Probe("/etc/localtime"),
     Probe("/etc/timezone"),
     Probe("/etc/passwd"),
-    Probe(_ZONES, "names"),
     Probe(f"{_ZONES}/*", "names"),
+    *(Probe(f"{_ZONES}/{area}", "names") for area in _DEEP_AREAS),
     Probe(_SSHD),
     Probe("/lib/systemd/system/ssh.service", "head"),
     Probe(_STARTED),
     Probe(_ALIAS),
-    Probe("/boot/ssh"),
-    Probe("/boot/*/ssh"),
+    *(Probe(f"/boot/{name}") for name in _SSH_FLAGS),
+    *(Probe(f"/boot/*/{name}") for name in _SSH_FLAGS),
     Probe("/home/*/.ssh/authorized_keys"),
     Probe("/root/.ssh/authorized_keys"),
 )
@@ -64,14 +67,20 @@ def _machine_id(facts: NodeFacts) -> Iterator[Edit | Note]:
 
 
 def _timezone(zone: str, facts: NodeFacts) -> Iterator[Edit | Note]:
-    path = f"{_ZONES}/{zone}"
-    # Two levels are looked at; the third (America/Argentina/Ushuaia) is not worth six hundred questions.
-    area, _, city = zone.partition("/")
-    known = facts.found.names(f"{_ZONES}/{area}" if city else _ZONES)
-    if zone.startswith("/") or ".." in zone or (city or area).partition("/")[0] not in known:
-        raise UserError(f"the image knows no time zone '{zone[:60]}'", "like Europe/Berlin or Etc/UTC")
-    yield Link("/etc/localtime", path)
+    if not _is_zone(zone, facts):
+        raise UserError(f"the image knows no time zone {zone[:60]!r}", "like Europe/Berlin or Etc/UTC")
+    yield Link("/etc/localtime", f"{_ZONES}/{zone}")
     yield Write("/etc/timezone", f"{zone}\n".encode())
+
+
+def _is_zone(zone: str, facts: NodeFacts) -> bool:
+    if not re.fullmatch(r"[A-Z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*", zone):  # zone.tab and posix/ are none
+        return False
+    there = facts.found.get(f"{_ZONES}/{zone}")
+    area, _, city = zone.rpartition("/")
+    if not area:
+        return isinstance(there, File | Symlink)
+    return city in facts.found.names(f"{_ZONES}/{area}") and not isinstance(there, Folder)
 
 
 def _ssh(spec: NodeSpec, facts: NodeFacts) -> Iterator[Edit | Note]:
@@ -89,11 +98,10 @@ def _ssh(spec: NodeSpec, facts: NodeFacts) -> Iterator[Edit | Note]:
         yield Link(_STARTED, "/lib/systemd/system/ssh.service")
         yield Link(_ALIAS, "/lib/systemd/system/ssh.service")
         if not spec.authorized_keys:
-            yield Note(
-                f"SSH is on and takes the password of {spec.user}, which every image of this kind shares"
-            )
+            yield Note(f"SSH is on and takes passwords: of {spec.user}, if the base has set one")
     elif spec.ssh is False:
-        for path in (_STARTED, _ALIAS, f"{facts.boot}/ssh"):
+        folders = dict.fromkeys(("/boot", facts.boot))
+        for path in (_STARTED, _ALIAS, *(f"{folder}/{name}" for folder in folders for name in _SSH_FLAGS)):
             yield Remove(path)
     else:
         yield Note("SSH is left as the base has it: --authorized-key or --ssh turns it on")
@@ -106,6 +114,8 @@ def _authorized(spec: NodeSpec, facts: NodeFacts) -> Write:
         raise UserError(f"the image has no user '{spec.user}'", f"--user takes one of: {known or 'root'}")
     user = facts.users[spec.user]
     path = f"{user.home}/.ssh/authorized_keys"
+    if not facts.found.covers(path) or ".." in path:
+        raise UserError(f"the home of {spec.user} is {user.home!r}", "Keys go to a home in /home, or root's.")
     lines = (facts.text(path) or "").splitlines()
     lines += [key.strip() for key in spec.authorized_keys if key.strip() not in lines]
     text = "".join(f"{line}\n" for line in dict.fromkeys(lines))
@@ -114,9 +124,6 @@ def _authorized(spec: NodeSpec, facts: NodeFacts) -> Write:
 
 def without_passwords(config: str) -> str:
     """sshd_config with password logins off: sshd takes the first value it meets, so ours goes first."""
-    wanted = "PasswordAuthentication no"
-    lines = config.splitlines()
-    ours = "# k3s-bake: only keys"
-    if lines[:2] == [ours, wanted]:
-        return config
-    return "\n".join([ours, wanted, *lines]) + "\n"
+    # The last is OpenSSH 7.9's name of what PAM asks by keyboard: a password again, unless it is off.
+    ours = "# k3s-bake: only keys\nPasswordAuthentication no\nChallengeResponseAuthentication no\n"
+    return config if config.startswith(ours) else ours + config

@@ -1,21 +1,26 @@
-"""K3s itself: binary, links, unit, configuration, images, as its official installer would leave them."""
+"""K3s itself: binary, links, unit, configuration, images, as its official installer would leave them.
+
+What an earlier bake left and the node is not to have any more goes.
+"""
 
 import json
 from collections.abc import Iterator, Mapping
 
-from bake.concerns import Note
+from bake.concerns import Note, record
 from bake.concerns.containerd import SOCKET
 from bake.facts import NodeFacts
 from bake.render import render
-from bake.spec import AGENT_KEYS, Datastore, NodeSpec, Role
+from bake.spec import AGENT_KEYS, Datastore, File, NodeSpec, Role
 from firstboot.edits import Edit, Link, Place, Remove, Write
-from firstboot.snapshot import Probe
+from firstboot.snapshot import File as FoundFile
+from firstboot.snapshot import Folder, Probe
 
 BINARY = "/usr/local/bin/k3s"
 CONFIG = "/etc/rancher/k3s/config.yaml"
 REGISTRIES = "/etc/rancher/k3s/registries.yaml"
 TOKEN = "/etc/rancher/k3s/token"  # noqa: S105 (a path)
 IMAGES = "/var/lib/rancher/k3s/agent/images"
+_AIRGAP = f"{IMAGES}/k3s-airgap-images-*"  # as K3s's releases call them
 UNITS = "/etc/systemd/system"
 _UNIT_FILES = tuple(f"{UNITS}/{role.unit}.service" for role in Role)
 _STARTED = tuple(f"{UNITS}/multi-user.target.wants/{role.unit}.service" for role in Role)
@@ -38,14 +43,34 @@ def wants(spec: NodeSpec, facts: NodeFacts) -> Iterator[Edit | Note]:
     # With an external containerd its own ctr is there: K3s's speaks to the embedded one only.
     for name in ("kubectl", "crictl") if spec.containerd else ("kubectl", "crictl", "ctr"):
         yield Link(f"/usr/local/bin/{name}", "k3s")
-    if spec.k3s.airgap:
-        yield Place(f"{IMAGES}/{spec.k3s.airgap.name}", spec.k3s.airgap.sha256, spec.k3s.airgap.size)
+    yield from _images(spec.k3s.airgap, facts)
     yield Write(CONFIG, config_yaml(config(spec, facts)), 0o600)
     if spec.token is not None:
         yield Write(TOKEN, spec.token + b"\n", 0o600, secret=True)
+    else:
+        yield Remove(TOKEN)
     if spec.registries is not None:
         yield Write(REGISTRIES, spec.registries, 0o600, secret=True)
+    elif "registries" in record.earlier_secrets(facts):  # else it is the base's own
+        yield Remove(REGISTRIES)
     yield from _unit(spec)
+
+
+def secrets(facts: NodeFacts) -> Iterator[str]:
+    """The files that hold one now."""
+    for path in (TOKEN, REGISTRIES, *(f"{path}.env" for path in _UNIT_FILES)):
+        found = facts.found.get(path)
+        if isinstance(found, FoundFile) and found.size:
+            yield path
+
+
+def _images(airgap: File | None, facts: NodeFacts) -> Iterator[Edit]:
+    wanted = f"{IMAGES}/{airgap.name}" if airgap else None
+    if airgap and wanted:
+        yield Place(wanted, airgap.sha256, airgap.size)
+    for path in facts.found.paths(_AIRGAP):
+        if path != wanted and not isinstance(facts.found.get(path), Folder):
+            yield Remove(path)
 
 
 def _unit(spec: NodeSpec) -> Iterator[Edit | Note]:
@@ -55,7 +80,7 @@ def _unit(spec: NodeSpec) -> Iterator[Edit | Note]:
     )
     yield Write(path, render("k3s.service.j2", role=spec.role, type="notify" if notifies else "exec"))
     # Its values may hold a proxy's password.
-    env = "".join(f"{key}={json.dumps(value)}\n" for key, value in sorted(spec.env.items()))
+    env = "".join(f"{key}={_quoted(value)}\n" for key, value in sorted(spec.env.items()))
     yield Write(f"{path}.env", env.encode(), 0o600, secret=bool(env))
     started = f"{UNITS}/multi-user.target.wants/{spec.role.unit}.service"
     yield Link(started, path) if spec.starts else Remove(started)
@@ -63,8 +88,17 @@ def _unit(spec: NodeSpec) -> Iterator[Edit | Note]:
         if other is not spec.role:  # what a node was before
             yield Remove(f"{UNITS}/multi-user.target.wants/{other.unit}.service")
             yield Remove(f"{UNITS}/{other.unit}.service")
+            yield Remove(f"{UNITS}/{other.unit}.service.env")
     if not spec.starts:
-        yield Note("K3s is installed but not started at boot: a worker needs --server and --token-file")
+        needed = {"--server": spec.server, "--token-file": spec.token}
+        missing = " and ".join(flag for flag, given in needed.items() if given is None)
+        yield Note(f"K3s is installed but not started at boot: this {spec.role} still needs {missing}")
+
+
+def _quoted(value: str) -> str:
+    """As systemd reads it (EnvironmentFile in systemd.exec(5)): unlike JSON it knows no \\u and no \\t."""
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def config(spec: NodeSpec, facts: NodeFacts) -> dict[str, object]:
@@ -72,8 +106,8 @@ def config(spec: NodeSpec, facts: NodeFacts) -> dict[str, object]:
     role_keys = spec.config if spec.role is Role.MASTER else _agent_keys(spec.config)
     keys: dict[str, object] = dict(role_keys)
     keys["node-name"] = spec.hostname
-    if spec.name is None and spec.role is Role.WORKER:
-        keys["with-node-id"] = True  # one image, many cards: each must be a node of its own
+    if spec.has_node_id:
+        keys["with-node-id"] = True
     if spec.labels:
         keys["node-label"] = list(spec.labels)
     if spec.taints:

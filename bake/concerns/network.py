@@ -1,4 +1,4 @@
-"""Wi-Fi and a static address, for whichever program sets addresses on the node.
+"""Wi-Fi and a static address, for whichever program sets addresses on the node; pods' interfaces are not its.
 
 An address that is not wanted any more goes, so that the node asks DHCP again. Wi-Fi is only ever set, never
 taken away: it may be the one way to reach the node.
@@ -21,24 +21,31 @@ _SUPPLICANT = "/etc/wpa_supplicant/wpa_supplicant"
 _RADIOS = "/var/lib/systemd/rfkill/*:wlan"
 _PROFILES = "/etc/NetworkManager/system-connections/k3s-bake-*.nmconnection"
 _NM_STATE = "/var/lib/NetworkManager/NetworkManager.state"
+_NM_IGNORES = "/etc/NetworkManager/conf.d/90-k3s-bake.conf"
 _COUNTRY = "/etc/modprobe.d/k3s-bake-wifi.conf"
 _NETWORKS = "/etc/systemd/network/10-k3s-bake-*.network"
 _WANTS = "/etc/systemd/system/multi-user.target.wants"
 
 PROBES = (
     Probe(_DHCPCD),
-    Probe(f"{_SUPPLICANT}.conf", "digest"),
+    Probe(f"{_SUPPLICANT}.conf"),
     Probe(f"{_SUPPLICANT}-*.conf", "digest"),
     Probe(_RADIOS),
     Probe(_PROFILES, "digest"),
     Probe(_NM_STATE),
+    Probe(_NM_IGNORES),
     Probe(_COUNTRY),
     Probe(_NETWORKS),
     Probe(f"{_WANTS}/wpa_supplicant@*.service"),
 )
 
+_PODS = ("veth*", "cni*", "flannel*")
+"""Interfaces of pods and of K3s's network: not for a DHCP client, which may come down over hundreds."""
+
 _BEGIN, _END = "# k3s-bake: begin", "# k3s-bake: end"
 _BLOCK = re.compile(rf"^{_BEGIN}\n(?:(?!{_BEGIN}$).*\n)*?{_END}(?:\n|\Z)", re.MULTILINE)
+
+_DHCPCD_OWN = re.compile(r"^[ \t]*(interface|ssid|profile)\b", re.MULTILINE)
 
 _UUIDS = uuid.UUID("60fa15b2-7da4-4b31-89cc-5ea8a8c3a9b4")
 """The name space of our profiles: one name, one UUID, so that a second bake changes nothing."""
@@ -61,29 +68,45 @@ def wants(spec: NodeSpec, facts: NodeFacts) -> Iterator[Edit | Note]:
         yield from _radio(facts)
 
 
+def secrets(facts: NodeFacts) -> Iterator[str]:
+    """The files that hold one now."""
+    yield from facts.found.paths(_PROFILES.replace("*", "wifi"))
+    yield from facts.found.paths(f"{_SUPPLICANT}-*.conf")
+    if re.search(r"^\s*(psk|password)=", facts.text(f"{_SUPPLICANT}.conf") or "", re.MULTILINE):
+        yield f"{_SUPPLICANT}.conf"  # a stock one holds no network
+
+
 def _dhcpcd(spec: NodeSpec, facts: NodeFacts) -> Iterator[Edit | Note]:
     text = facts.text(_DHCPCD) or ""
-    changed = with_address(text, spec.address)
+    changed = with_blocks(text, spec.address)
     if changed != text:
         yield facts.rewritten(_DHCPCD, changed)
     if spec.wifi:
         yield _secret(f"{_SUPPLICANT}.conf", supplicant_conf(spec.wifi))
 
 
-def with_address(conf: str, address: StaticAddress | None) -> str:
-    """dhcpcd.conf with our block last (all below ``interface`` is for it alone), or without one."""
+def with_blocks(conf: str, address: StaticAddress | None) -> str:
+    """dhcpcd.conf with our blocks: pods' interfaces denied, and the address, if there is one, at the end.
+
+    All below an ``interface`` (``ssid``, ``profile``) line is for it alone, so what is for all goes before.
+    """
     text = _BLOCK.sub("", conf)
+    text += "" if not text or text.endswith("\n") else "\n"
+    own = _DHCPCD_OWN.search(text)
+    at = own.start() if own else len(text)
+    text = text[:at] + _block(f"denyinterfaces {' '.join(_PODS)}") + text[at:]
     if address is None:
         return text
-    lines = [
-        _BEGIN,
+    return text + _block(
         f"interface {address.interface}",
         f"static ip_address={address.address}",
         f"static routers={address.gateway}",
         *([f"static domain_name_servers={' '.join(address.dns)}"] if address.dns else []),
-        _END,
-    ]
-    return text + ("" if not text or text.endswith("\n") else "\n") + "".join(f"{line}\n" for line in lines)
+    )
+
+
+def _block(*lines: str) -> str:
+    return "".join(f"{line}\n" for line in (_BEGIN, *lines, _END))
 
 
 def supplicant_conf(wifi: Wifi) -> str:
@@ -102,6 +125,8 @@ def supplicant_conf(wifi: Wifi) -> str:
 
 
 def _network_manager(spec: NodeSpec, facts: NodeFacts) -> Iterator[Edit | Note]:
+    ignored = ";".join(f"interface-name:{name}" for name in _PODS)
+    yield Write(_NM_IGNORES, f"# Written by k3s-bake.\n[keyfile]\nunmanaged-devices={ignored}\n".encode())
     wifi, address = spec.wifi, spec.address
     wireless = address is not None and _is_wireless(address.interface)
     if address and wireless and not wifi:

@@ -19,6 +19,7 @@ from firstboot.snapshot import Probe
 
 API = Port("tcp", 6443)
 KUBELET = Port("tcp", 10250)
+WIREGUARD = Port("udp", 51820, 51821)  # IPv4 and IPv6
 FLANNEL = Port("udp", 8472)
 """VXLAN. The paper of 2021 that this tool grew from prints 8470, which is a misprint."""
 ETCD = Port("tcp", 2379, 2380)
@@ -48,9 +49,20 @@ PROBES = (
 
 def needed(spec: NodeSpec) -> tuple[Port, ...]:
     """The ports that other nodes must reach on this one."""
-    master = (API,) if spec.role is Role.MASTER else ()
-    etcd = (ETCD,) if spec.datastore is Datastore.ETCD else ()
-    return (*master, KUBELET, FLANNEL, *etcd)
+    backend = str(spec.config.get("flannel-backend", "vxlan"))
+    flannel = {"vxlan": (FLANNEL,), "wireguard-native": (WIREGUARD,)}.get(backend, ())
+    if spec.role is Role.WORKER:
+        return (KUBELET, *flannel)
+    # A master joins others through etcd only, which it takes from them without being told to.
+    etcd = (ETCD,) if spec.datastore is Datastore.ETCD or spec.server is not None else ()
+    return (_api(spec), KUBELET, *flannel, *etcd)
+
+
+def _api(spec: NodeSpec) -> Port:
+    given = str(spec.config.get("https-listen-port", API.first))
+    if not re.fullmatch(r"[0-9]{1,5}", given) or not 0 < int(given) < 1 << 16:
+        raise UserError(f"{given[:80]!r} cannot be the https-listen-port", f"like {API.first}")
+    return Port("tcp", int(given))
 
 
 def wants(spec: NodeSpec, facts: NodeFacts) -> Iterator[Edit | Note]:

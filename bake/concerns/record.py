@@ -19,4 +19,14 @@ PROBES = (Probe(PATH),)
 
 
 def wants(spec: NodeSpec, facts: NodeFacts) -> Iterator[Edit | Note]:
-    yield Write(PATH, (json.dumps(to_json(spec), indent=2, ensure_ascii=False) + "\n").encode())
+    text = json.dumps(to_json(spec), indent=2, ensure_ascii=False) + "\n"
+    yield Write(PATH, text.encode("utf-8", "surrogateescape"))
+
+
+def earlier_secrets(facts: NodeFacts) -> tuple[str, ...]:
+    """Which secrets an earlier bake wrote, by their fields; none where its record is lost."""
+    try:
+        found = json.loads(facts.text(PATH) or "{}")["secrets"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return ()
+    return tuple(found) if isinstance(found, list) else ()

@@ -87,18 +87,25 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def kept(path: Path, make: Callable[[Path, Path], None]) -> None:
-    """Unless the file exists, let `make(file, empty folder)` make it beside its place, then move it there."""
+    """Unless the file exists, let `make(file, empty folder)` make it beside its place, then move it there.
+
+    Of its kind the newest one before it stays, for whoever still uses it or works on another checkout.
+    """
     if path.exists():
         return
     print(f"sample base: making {path}", file=sys.stderr)
+    kind = path.name.rpartition("-")[0]
+    for left in path.parent.glob(f"{kind}-*.making"):  # a killed build's: this one holds the lock
+        shutil.rmtree(left)
+    older = sorted(path.parent.glob(f"{kind}-*"), key=lambda file: file.stat().st_mtime)
     work = path.with_name(f"{path.name}.making")
-    if work.exists():  # a killed build's: this one holds the lock
-        shutil.rmtree(work)
     try:
         (work / "between").mkdir(parents=True)
         file = work / path.name
         make(file, work / "between")
         file.rename(path)
+        for superseded in older[:-1]:
+            superseded.unlink()
     finally:
         shutil.rmtree(work)
 

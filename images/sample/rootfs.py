@@ -52,9 +52,13 @@ def mirror() -> str:
     """`MIRROR`, else where this machine's own apt takes Debian's main packages from."""
     if chosen := os.environ.get("MIRROR"):
         return chosen
-    targets = _output("apt-get", "indextargets", "--format", "$(LABEL)|$(SITE)", "Created-By: Packages")
-    for label, site in (line.split("|") for line in targets.splitlines()):
+    targets = ["apt-get", "indextargets", "Created-By: Packages", "Component: main", "--format"]
+    for label, site in (line.split("|") for line in _output(*targets, "$(LABEL)|$(SITE)").splitlines()):
         if label == "Debian":
+            return site
+    # Before the first apt-get update nothing has a label: then by the address that mirrors share.
+    for site in _output(*targets, "$(SITE)", "--no-release-info").splitlines():
+        if site.endswith("/debian"):
             return site
     raise BuildError("apt knows no Debian mirror: run apt-get update, or set MIRROR to a mirror's address")
 

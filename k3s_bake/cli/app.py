@@ -1,11 +1,11 @@
 """The group of commands, and the only place that prints errors."""
 
+import os
 import signal
 import sys
 from types import FrameType
 
 import click
-from rich.markup import escape
 
 from bake.cluster_file import ClusterFileError
 from firstboot.errors import UserError
@@ -14,7 +14,7 @@ from k3s_bake.cli.bases import bases
 from k3s_bake.cli.image import image
 from k3s_bake.cli.inspect import inspect
 
-_INTERRUPTED = 130  # 128 + SIGINT, as shells say it
+_INTERRUPTED, _BROKEN_PIPE = 130, 141  # 128 + SIGINT, 128 + SIGPIPE, as shells say it
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -49,9 +49,10 @@ def main() -> None:
         hint = f"'{context.command_path} --help' says more." if context else ""
         _fail(error.format_message(), hint, 2)
     except (KeyboardInterrupt, click.Abort):
-        _fail("interrupted: nothing was left behind", "", _INTERRUPTED)
-    except BrokenPipeError:
-        sys.exit(0)  # the reader has seen enough
+        _fail("interrupted", "What was downloaded is kept for the next run.", _INTERRUPTED)
+    except BrokenPipeError:  # the reader, head say, has seen enough: nobody is left to be told
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(_BROKEN_PIPE)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -60,7 +61,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 def _fail(message: str, hint: str, code: int) -> None:
     console = report.console(stderr=True)
-    console.print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True, highlight=False)
+    console.print(f"[bold red]error:[/] {report.shown(message)}")
     if hint:
-        console.print(f"[bold]hint:[/]  {escape(hint)}", soft_wrap=True, highlight=False)
+        console.print(f"[bold]hint:[/]  {report.shown(hint)}")
     sys.exit(code)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from rich.markup import escape
 
 from bake import cache, cluster_file, manifest, spec_json, wish
 from bake import image as recipe
@@ -109,7 +108,10 @@ def image(dry_run: bool, as_json: bool, offline: bool, mirror: str | None, **giv
     """
     progress = Bars()
     web = Web(progress, mirror=mirror, offline=offline)
-    job = wish.job(_wish(given, dry_run), cache.home(), web)
+    wished = _wish(given)
+    if not dry_run:  # downloads are long: what can be refused is refused before them
+        recipe.check_output(wished.output, Path(wished.base), force=wished.force)
+    job = wish.job(wished, cache.home(), web)
     if dry_run:
         todo = recipe.preview(job, progress)
         _show(job, todo, as_json)
@@ -122,12 +124,11 @@ def image(dry_run: bool, as_json: bool, offline: bool, mirror: str | None, **giv
         _print(baked)
 
 
-def _wish(given: dict[str, Any], dry_run: bool) -> wish.Wish:
+def _wish(given: dict[str, Any]) -> wish.Wish:
     file = cluster_file.load(given["file"]) if given["file"] else None
     node = node_values(given, file)
     output = given["output"] or Path(f"{node.get('cluster', 'k3s')}-{node.get('name') or node['role']}.img")
-    # A dry run writes nothing: what is in the output's place is no matter.
-    return wish.Wish(output=output, node=node, force=given["force"] or dry_run, **wish_values(given, file))
+    return wish.Wish(output=output, node=node, force=given["force"], **wish_values(given, file))
 
 
 def _data(job: recipe.Job, plan: Plan) -> dict[str, Any]:
@@ -141,9 +142,9 @@ def _show(job: recipe.Job, plan: Plan, as_json: bool) -> None:
         return
     console = report.console()
     for step in plan.steps:
-        console.print(escape(report.diff(step)), end="", highlight=False)
+        console.print(report.shown(report.diff(step)), end="")
     for concern, text in plan.notes:
-        console.print(f"note: {concern}: {escape(text)}", highlight=False)
+        console.print(f"note: {concern}: {report.shown(text)}")
     console.print(f"{len(plan.steps)} changes; nothing was written.")
 
 
@@ -151,11 +152,10 @@ def _print(baked: recipe.Baked) -> None:
     console = report.console()
     console.print(report.plan_table(baked.plan))
     grown = f", {baked.grown >> 20} MiB larger than its base" if baked.grown else ""
-    console.print(
-        f"\n[bold]{escape(str(baked.image))}[/]{grown}; {baked.manifest.name} and {baked.bmap.name} beside it"
-    )
+    beside = " and ".join(report.shown(path.name) for path in (baked.manifest, baked.bmap))
+    console.print(f"\n[bold]{report.shown(baked.image)}[/]{grown}; {beside} beside it")
     if baked.plan.secret:
         console.print("It holds a secret, so only you can read it (mode 0600). Keep it that way.")
     console.print(
-        f"Next: write it to a card, with 'bmaptool copy {escape(str(baked.image))} /dev/sdX' for one."
+        f"Next: write it to a card, with 'bmaptool copy {report.shown(baked.image)} /dev/sdX' for one."
     )

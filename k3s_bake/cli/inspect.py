@@ -51,11 +51,11 @@ def _data(found: inspection.Inspection) -> dict[str, object]:
 
 def _print(image: Path, found: inspection.Inspection) -> None:
     console = report.console()
+    spec = found.spec
     if found.recorded:
-        version = found.spec.k3s.version or "of unknown version"
-        console.print(
-            f"{image}: {found.spec.role} {found.spec.hostname} of cluster {found.spec.cluster}, K3s {version}"
-        )
+        version = spec.k3s.version or "of unknown version"
+        what = f"{spec.role} {spec.hostname} of cluster {spec.cluster}, K3s {version}"
     else:
-        console.print(f"{image}: not made by k3s-bake; compared with a plain {found.spec.role}")
+        what = f"not made by k3s-bake; compared with a plain {spec.role}"
+    console.print(report.shown(f"{image}: {what}"))
     console.print(report.inspection_table(found))

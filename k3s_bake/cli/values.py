@@ -54,6 +54,8 @@ def wish_values(given: Mapping[str, Any], file: ClusterFile | None) -> dict[str,
 
 def _wifi(given: Mapping[str, Any]) -> dict[str, Wifi]:
     if given["wifi_ssid"] is None:
+        if given["wifi_country"] or given["wifi_psk_file"]:
+            raise UserError("--wifi-country and --wifi-psk-file are for --wifi-ssid", "like --wifi-ssid home")
         return {}
     if given["wifi_country"] is None:
         raise UserError("Wi-Fi needs its country, or the radio stays off", "--wifi-country DE")

@@ -98,8 +98,9 @@ class Master(Machine):
         with urllib.request.urlopen(self.url + path, context=context, timeout=10) as answer:
             return answer.read()
 
-    def serve(self, *arguments: str) -> None:
-        self.start("server", "--bind-address=127.0.0.1", "--https-listen-port", "0", *arguments)
+    def serve(self, **options: object) -> None:
+        self.configure(bind_address="127.0.0.1", https_listen_port=0, **options)
+        self.start("server")
         self.logs("k3s is up and running")
 
     def status(self, name: str) -> str:
@@ -118,7 +119,7 @@ class Master(Machine):
 @pytest.fixture(scope="module")
 def master(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Master]:
     machine = Master(tmp_path_factory.mktemp("master"))
-    machine.serve("--node-name", "master", "--cluster-init")
+    machine.serve(node_name="master", cluster_init=True)
     yield machine
     machine.stop()
 
@@ -193,7 +194,8 @@ def test_an_agent_never_speaks_to_a_server_with_another_ca(
     assert agent.alive  # like K3s, it tries for ever
     assert master.status("impostor") == ""
     server = machine("server")
-    done = server.run("server", "--server", master.url, "--token", f"K10{'0' * 64}::server:x")
+    server.configure(server=master.url, token=f"K10{'0' * 64}::server:x")
+    done = server.run("server")
     assert done.returncode == 1
     assert "token CA hash does not match" in done.stderr
 
@@ -260,13 +262,15 @@ def test_an_agent_refuses_what_only_a_server_knows(machine: Callable[..., Master
     assert "flag provided but not defined: -tls-san" in done.stderr
     agent.configure(server="https://127.0.0.1:1")
     assert "--token is required" in agent.run("agent").stderr
-    assert "--server is required" in machine("none").run("agent", "--token", "x").stderr
+    agent.configure(token="x")
+    assert "--server is required" in agent.run("agent").stderr
 
 
 def test_an_agent_waits_for_its_token_file(master: Master, machine: Callable[..., Master]) -> None:
     agent = machine()
     path = agent.root / "token"
-    agent.start("agent", "--server", master.url, "--node-name=waiter", "--token-file", str(path))
+    agent.configure(server=master.url, node_name="waiter", token_file=str(path))
+    agent.start("agent")
     agent.logs(f"Waiting for {path} to be available", times=2)
     path.write_text(master.token("agent-token") + "\n")
     master.ready("waiter")
@@ -275,19 +279,20 @@ def test_an_agent_waits_for_its_token_file(master: Master, machine: Callable[...
 def test_an_agent_token_joins_agents_and_no_servers(machine: Callable[..., Master]) -> None:
     server, agent, rival = machine("server"), machine("agent"), machine("rival")
     (server.root / "secret").write_text("agents-only\n")
-    server.serve("--node-name=solo", "--agent-token-file", str(server.root / "secret"), "--cluster-init")
+    server.serve(node_name="solo", agent_token_file=str(server.root / "secret"), cluster_init=True)
     token = server.token("agent-token")
     assert re.fullmatch(r"K10[0-9a-f]{64}::node:agents-only", token)
     join(agent, server, "helper", token)
     server.ready("helper")
-    done = rival.run("server", "--server", server.url, "--token", token)
+    rival.configure(server=server.url, token=token)
+    done = rival.run("server")
     assert done.returncode == 1
     assert "/v1-k3s/server-bootstrap: 401" in done.stderr
 
 
 def test_a_further_master_has_the_same_ca_and_nodes(master: Master, machine: Callable[..., Master]) -> None:
     second, agent = machine("second"), machine("agent")
-    second.serve("--node-name=master2", "--server", master.url, "--token", master.token())
+    second.serve(node_name="master2", server=master.url, token=master.token())
     assert second.fetch("/cacerts") == master.fetch("/cacerts")
     assert second.token() == master.token()
     join(agent, second, "worker3")

@@ -120,6 +120,27 @@ def test_base_not_closed_cleanly(cli: Run, k3s: list[str], copy: Path, place: Pa
     refused(done, place, "not closed cleanly")
 
 
+def test_fat_not_closed_cleanly(cli: Run, k3s: list[str], copy: Path, place: Path) -> None:
+    """As Linux leaves it when a card is pulled from a running Pi."""
+    with copy.open("r+b") as stream:
+        stream.seek(Image(copy).parts[0][0] + 0x41)
+        stream.write(b"\x01")
+    done = cli("image", "--role", "worker", "--base", copy, *k3s, "--output", place / "w.img")
+    refused(done, place, "FAT file system of")
+
+
+def test_root_that_cannot_grow(cli: Run, k3s: list[str], copy: Path, place: Path, tmp_path: Path) -> None:
+    """Another partition comes after it, and what is to be staged does not fit."""
+    start, size = Image(copy).parts[-1]
+    os.truncate(copy, start + size + 8 * MIB)
+    tool("sfdisk", "-q", "--append", copy, text=f"start={(start + size) // 512},type=83\n")
+    airgap = tmp_path / "k3s-airgap-images-arm.tar"
+    with airgap.open("wb") as stream:
+        stream.truncate(size)
+    given = ["--base", copy, *k3s, "--airgap", airgap, "--output", place / "w.img"]
+    refused(cli("image", "--role", "worker", *given), place, "root cannot grow")
+
+
 def test_base_not_debian(cli: Run, k3s: list[str], copy: Path, place: Path) -> None:
     Image(copy).remove("/usr/bin/dpkg")
     done = cli("image", "--role", "worker", "--base", copy, *k3s, "--output", place / "w.img")
@@ -221,13 +242,14 @@ def test_output(cli: Run, base: Path, k3s: list[str], copy: Path, place: Path, t
 
 
 @pytest.fixture
-def mounted(
-    environment: dict[str, str], base: Path, k3s: list[str], place: Path
-) -> Callable[[str, Path], Done]:
+def mounted(environment: dict[str, str], base: Path, k3s: list[str], place: Path) -> Callable[..., Done]:
     """Bake with a tmpfs mounted somewhere, in a mount namespace of the test's own."""
 
-    def run(options: str, point: Path) -> Done:
-        script = f'mount -t tmpfs -o {options} none "$0" && exec "$@"'
+    def run(options: str, point: Path, meanwhile: str = "") -> Done:
+        script = (
+            f'mount -t tmpfs -o {options} none "$0" || exit 99\n{meanwhile}\n"$@"; code=$?\n'
+            f'[ -e {place}/w.img ] || echo "no image"; exit $code'
+        )
         user = ["-r"] if os.geteuid() else []
         image = ["image", "--role", "worker", "--base", base, *k3s, "--output", place / "w.img"]
         command = ["unshare", "--mount", *user, "sh", "-c", script, point, CLI, *image]
@@ -239,16 +261,27 @@ def mounted(
     return run
 
 
-def test_output_folder_not_writable(mounted: Callable[[str, Path], Done], place: Path) -> None:
+def test_output_folder_not_writable(mounted: Callable[..., Done], place: Path) -> None:
     refused(mounted("ro", place), place, "cannot write to")
 
 
-def test_disk_full(mounted: Callable[[str, Path], Done], place: Path) -> None:
+def test_disk_full(mounted: Callable[..., Done], place: Path) -> None:
     refused(mounted("size=64m", place), place, "64 MiB free, and the image needs")
 
 
+def test_disk_that_fills_up(mounted: Callable[..., Done], place: Path) -> None:
+    """Something else takes the rest of the disk while the appliance runs: no image, no endless wait."""
+    started = f"{place}/.w.img.k3s-bake/image"
+    fill = f"until [ -s {started} ]; do sleep 0.1; done; sleep 4; cat /dev/zero > {place}/filler"
+    done = mounted("size=640m", place, f"({fill}) 2> /dev/null &")
+    assert done.code == 1, done.err
+    assert done.error.startswith("error: ")
+    assert "Traceback" not in done.err
+    assert done.out == "no image\n"
+
+
 def test_no_appliance_kernel(
-    mounted: Callable[[str, Path], Done],
+    mounted: Callable[..., Done],
     place: Path,
     environment: dict[str, str],
     tmp_path: Path,

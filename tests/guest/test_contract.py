@@ -11,7 +11,7 @@ from bake import disk, guest
 from bake.guest import GuestTree
 from firstboot.edits import Write
 from firstboot.errors import UserError
-from firstboot.snapshot import Probe, Special
+from firstboot.snapshot import File, Folder, Probe, Special
 from guest.look import Image
 
 pytestmark = pytest.mark.guest
@@ -37,11 +37,17 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 class TestGuest(Contract):
     def test_owners_of_files_and_of_folders_made_for_them(self, tree: GuestTree) -> None:
         tree.apply([Write("/home/pi/new/file", b"x", 0o600, 1000, 1000)], {})
-        found = tree.read([Probe("/home/pi/new/file")]).get("/home/pi/new/file")
-        assert (found.mode, found.owner, found.group) == (0o600, 1000, 1000)  # type: ignore[union-attr]
+        found = tree.read([Probe("/home/pi/new"), Probe("/home/pi/new/file")])
+        assert found.get("/home/pi/new") == Folder((), 0o700, 1000, 1000)
+        inside = found.get("/home/pi/new/file")
+        assert isinstance(inside, File)
+        assert (inside.mode, inside.owner, inside.group) == (0o600, 1000, 1000)
 
     def test_special_files_are_seen_and_left(self, tree: GuestTree) -> None:
-        assert tree.read([Probe("/dev/null")]).get("/dev/null") in (Special(), None)
+        tree._guest.mkfifo(0o644, "/srv/fifo")
+        with pytest.raises(UserError, match="in the way"):
+            tree.apply([Write("/srv/fifo", b"x")], {})
+        assert tree.read([Probe("/srv/fifo")]).get("/srv/fifo") == Special()
 
     def test_a_full_fat_is_worded(self, tree: GuestTree) -> None:
         with pytest.raises(UserError, match="/boot/filling"):  # 256 MiB, in pieces that one message takes

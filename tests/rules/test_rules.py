@@ -19,7 +19,7 @@ DOORS = {
     "click": {"k3s_bake/cli"},
     "debian": {"bake/containerd_archive.py"},
     "filelock": {"bake/cache.py"},
-    "guestfs": {"bake/guest.py"},
+    "guestfs": {"bake/appliance.py"},
     "jinja2": {"bake/render.py"},
     "platformdirs": {"bake/cache.py"},
     "requests": {"bake/download.py"},

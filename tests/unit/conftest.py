@@ -17,6 +17,9 @@ _FORBIDDEN = (
     "socket.connect",
     "socket.bind",
     "socket.getaddrinfo",
+    "socket.gethostbyname",
+    "socket.sendto",
+    "socket.sendmsg",
 )
 _watching = False
 

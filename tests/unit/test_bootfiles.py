@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from raspbian import CMDLINE
 
-from bake.bootfiles import CGROUP_WORDS, with_cgroups
+from bake.bootfiles import CGROUP_WORDS, lines, with_cgroups
 
 pytestmark = pytest.mark.unit
 
@@ -35,6 +35,12 @@ def test_stock_line_gets_the_words_and_keeps_all_else() -> None:
 )
 def test_contradicting_and_double_words_go(word: str) -> None:
     assert with_cgroups(f"a {word} b", cgroup_v2=False) == with_cgroups("a b", cgroup_v2=False)
+
+
+@pytest.mark.parametrize("text", ["a b\nc\n", "\n \na b\n\nc d\n", "a b\r\nc\r\n"])
+def test_only_the_line_that_the_firmware_reads_counts(text: str) -> None:
+    assert with_cgroups(text, cgroup_v2=False) == with_cgroups("a b", cgroup_v2=False)
+    assert lines(text)[1].split() == text.split()[2:]
 
 
 def test_cgroup_v2_is_left_where_the_target_can_run_on_it() -> None:
@@ -71,7 +77,8 @@ def test_any_text_becomes_one_settled_line(text: str, v2: bool) -> None:
 
 @given(_any_line, st.booleans())
 def test_unknown_words_stay_in_order(text: str, v2: bool) -> None:
-    before = [word for word in text.split() if not _TOUCHED.match(word)]
+    first = next((line for line in re.split("[\r\n]", text) if line.strip()), "")
+    before = [word for word in first.split() if not _TOUCHED.match(word)]
     after = [word for word in with_cgroups(text, cgroup_v2=v2).split() if not _TOUCHED.match(word)]
     assert before == after
 

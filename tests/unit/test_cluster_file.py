@@ -5,10 +5,12 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from raspbian import Pi
 
 from bake.cluster_checks import read_public_keys, read_secret
 from bake.cluster_file import ClusterFile, ClusterFileError, load, parse, parts_for, values_for
 from bake.spec import Datastore, File, K3s, NodeSpec, Role, StaticAddress, Wifi
+from firstboot.edits import Write
 from firstboot.errors import UserError
 
 pytestmark = pytest.mark.unit
@@ -119,10 +121,12 @@ def test_a_master_s_values_make_a_node(folder: Path) -> None:
     assert spec.config == {"write-kubeconfig-mode": "0644", "kubelet-arg": ["max-pods=20"], "debug": True}
 
 
-def test_a_worker_s_own_values_win_and_server_keys_stay_away(folder: Path) -> None:
+def test_a_worker_s_own_values_win_and_server_keys_stay_away(folder: Path, pi: Pi) -> None:
     spec = NodeSpec(k3s=K3S, **values_for(loaded(folder, WHOLE), None, "pi-2"))
     assert spec.role is Role.WORKER
-    assert spec.config == {"kubelet-arg": ["max-pods=20"], "debug": False}
+    assert spec.config["debug"] is False
+    wanted = (edit for edit in pi.wants("k3s", spec) if edit.path == "/etc/rancher/k3s/config.yaml")
+    assert all(b"write-kubeconfig-mode" not in edit.content for edit in wanted if isinstance(edit, Write))
     assert spec.env == {"HTTPS_PROXY": "", "LANG": "C"}
     assert spec.labels == ("disk=ssd", "example.org/room=")
     assert spec.taints == ("gpu=yes:NoSchedule", "slow:NoExecute")
@@ -137,9 +141,16 @@ def test_several_nodes_of_a_role_share_an_image(folder: Path) -> None:
     assert values["cluster"] == "home"
 
 
-def test_a_name_that_is_not_in_the_file_gets_what_is_shared(folder: Path) -> None:
-    values = values_for(loaded(folder, WHOLE), Role.WORKER, "pi-9")
-    assert (values["name"], values["user"]) == ("pi-9", "pi")
+def test_a_name_beside_those_in_the_file_is_a_slip(folder: Path) -> None:
+    with pytest.raises(UserError, match="has no node pi-22") as caught:
+        values_for(loaded(folder, WHOLE), Role.WORKER, "pi-22")
+    assert caught.value.hint == "did you mean pi-2?"
+
+
+def test_a_name_where_the_file_names_no_node_gets_what_is_shared(folder: Path) -> None:
+    file = loaded(folder, "[cluster]\nuser = 'ann'\n[[node]]\nrole = 'worker'")
+    values = values_for(file, Role.WORKER, "pi-9")
+    assert (values["name"], values["user"]) == ("pi-9", "ann")
 
 
 def test_without_a_file_only_the_flags_count() -> None:
@@ -188,17 +199,18 @@ def test_all_mistakes_at_once(folder: Path) -> None:
     name = "pi-1"
     role = "slave"
     address = "10.0.0.300/24"
+    gateway = "10.0.0.1"
     [k3s.config]
     token = "hunter2"
     """
     with pytest.raises(ClusterFileError) as caught:
         loaded(folder, content)
     error = caught.value
-    assert (error.message, error.exit_code) == ("cluster.toml: 9 mistakes", 2)
+    assert (error.message, error.exit_code) == ("cluster.toml: 8 mistakes", 2)
     assert error.hint == "node[1] is the first [[node]]"
     assert sorted(problem.split(":")[0] for problem in error.problems) == [
         "cluster.datastor", "cluster.name", "k3s.config.token", "node[1].name", "node[1].role",
-        "node[2].address", "node[2].gateway", "node[2].name", "node[2].role",
+        "node[2].address", "node[2].name", "node[2].role",
     ]  # fmt: skip
     assert "node[2].role: 'slave' is neither master nor worker" in error.problems
     assert "cluster.datastor: unknown key; did you mean datastore?" in error.problems
@@ -240,8 +252,8 @@ def test_all_mistakes_at_once(folder: Path) -> None:
         ),
         ("[cluster]\nauthorized_keys = ['my.img']", "cluster.authorized_keys[1]: "),
         (
-            "[cluster]\nwifi = { country = 'de' }",
-            "cluster.wifi.country: 'de' is not a country's code, like DE",
+            "[cluster]\nwifi = { country = 'de', ssid = 'x', psk_file = 'psk' }",
+            "cluster.wifi: 'de' is not a Wi-Fi country",
         ),
         ("[cluster]\nwifi = { ssid = 'x' }", "cluster.wifi.psk_file: is missing"),
         ("[[node]]\nrole='worker'\nlabels=['a b=c']", "node[1].labels[1]: 'a b=c' is not a Kubernetes label"),
@@ -256,13 +268,13 @@ def test_all_mistakes_at_once(folder: Path) -> None:
         ("[[node]]\nrole='worker'\ntaints=['a=b:Never']", "node[1].taints[1]: 'a=b:Never' is not a taint"),
         (
             "[[node]]\nrole='worker'\naddress='10.0.0.2'\ngateway='10.0.0.1'",
-            "node[1].address: '10.0.0.2' lacks",
+            "node[1].address: '10.0.0.2' is not an IPv4 address with its prefix",
         ),
         ("[[node]]\nrole='worker'\naddress='10.0.0.2/24'", "node[1].gateway: is missing"),
         ("[[node]]\nrole='worker'\ngateway='10.0.0.1'", "node[1].gateway: goes with an address"),
         (
             "[[node]]\nrole='worker'\naddress='10.0.0.2/24'\ngateway='10.1.0.1'",
-            "node[1].gateway: 10.1.0.1 is not in 10.0.0.0/24",
+            "node[1].address: the gateway 10.1.0.1 is not in 10.0.0.0/24",
         ),
         ("[[node]]\nrole='worker'\nhost='pi@10.0.0.2'", "node[1].host: 'pi@10.0.0.2' is not a host's name"),
         (
@@ -271,18 +283,34 @@ def test_all_mistakes_at_once(folder: Path) -> None:
         ),
         (
             "[k3s.config]\nnode-label=['a=b']",
-            "k3s.config.node-label: k3s-bake writes this key itself: use the node's",
+            "k3s.config.node-label: k3s-bake settles this itself: use the node's",
+        ),
+        (
+            "[k3s.config]\ndata-dir='/srv'",
+            "k3s.config.data-dir: k3s-bake settles this itself: use the default",
+        ),
+        (
+            "[k3s.config]\nagent-token-file='/a'",
+            "k3s.config.agent-token-file: k3s-bake settles this itself: use the agents'",
+        ),
+        (
+            "[k3s.env]\nK3S_DATA_DIR='/srv'",
+            "k3s.env.K3S_DATA_DIR: k3s-bake settles this itself: use the default",
+        ),
+        (
+            "[k3s.env]\nA='a\\nb'".replace("'a", '"a').replace("b'", 'b"'),
+            "k3s.env.A: the value of A is not one line",
         ),
         ("[k3s.config]\nkubelet_arg=[]", "k3s.config.kubelet_arg: is not a K3s key"),
         ("[k3s.config]\ndebug=2020-01-01", "k3s.config.debug: K3s takes text, numbers"),
         ("[k3s.config]\nv=inf", "k3s.config.v: K3s takes text, numbers"),
         ("[k3s.config]\nkubelet-arg=[['a']]", "k3s.config.kubelet-arg: K3s takes text, numbers"),
-        ("[k3s.env]\nA=1", "k3s.env.A: is a number, not one line of text"),
-        ("[k3s.env]\n'A B'='1'", "k3s.env.'A B': is not a variable's name"),
-        ("[k3s.env]\nK3S_URL='https://a:1'", "k3s.env.K3S_URL: k3s-bake sets this itself: use --server"),
+        ("[k3s.env]\nA=1", "k3s.env.A: is a number, not text"),
+        ("[k3s.env]\n'A B'='1'", "k3s.env.'A B': 'A B' is not a variable's name"),
+        ("[k3s.env]\nK3S_URL='https://a:1'", "k3s.env.K3S_URL: k3s-bake settles this itself: use --server"),
         (
             "[k3s.env]\nK3S_NODE_NAME='a'",
-            "k3s.env.K3S_NODE_NAME: k3s-bake sets this itself: use the node's name",
+            "k3s.env.K3S_NODE_NAME: k3s-bake settles this itself: use the node's name",
         ),
         (
             "[[node]]\nrole='master'\n[[node]]\nrole='master'",

@@ -1,10 +1,12 @@
 """Each concern on a Raspbian-shaped folder: what it leaves, what it refuses, and that it settles."""
 
+import datetime
 import json
 from pathlib import Path
 
 import pytest
 from raspbian import Pi, alternative, master, worker
+from test_firewall import NFTABLES, SAVED, UFW, ZONE
 
 from bake.concerns.k3s import config_yaml
 from bake.facts import facts_of
@@ -44,8 +46,7 @@ def config(pi: Pi, spec: NodeSpec) -> dict[str, object]:
 @pytest.mark.parametrize("spec", [worker(), master(), worker(**FULL), master(datastore=Datastore.ETCD)])
 def test_after_apply_the_plan_is_empty(pi: Pi, spec: NodeSpec) -> None:
     assert pi.bake(spec).steps
-    left = [step for step in pi.plan(spec).steps if step.edit.path != "/usr/local/bin/k3s"]
-    assert left == []
+    assert pi.plan(spec).steps == ()
 
 
 def test_a_worker_made_a_master_has_only_the_masters_unit(pi: Pi) -> None:
@@ -74,12 +75,10 @@ class TestCgroups:
             pi.plan(worker())
 
     @pytest.mark.parametrize("text", ["a=1\nb=2\n", "a=1\r\nb=2\r\n"])
-    def test_several_lines_are_joined_and_said(self, pi: Pi, text: str) -> None:
+    def test_lines_the_firmware_does_not_read_go_and_are_said(self, pi: Pi, text: str) -> None:
         pi.write("/boot/cmdline.txt", text)
-        assert written(pi, "cgroups", worker())["/boot/cmdline.txt"].startswith(
-            "a=1 b=2 cgroup_enable=cpuset "
-        )
-        assert "several lines" in pi.notes("cgroups", worker())[0]
+        assert written(pi, "cgroups", worker())["/boot/cmdline.txt"].startswith("a=1 cgroup_enable=cpuset ")
+        assert "'b=2'" in pi.notes("cgroups", worker())[0]
 
     def test_not_utf8(self, pi: Pi) -> None:
         pi.write("/boot/cmdline.txt", b"name=caf\xe9 quiet\n")
@@ -115,7 +114,16 @@ class TestIptables:
 
     @pytest.mark.parametrize(
         "text",
-        ["", "auto\n", alternative("iptables")[:-40], alternative("iptables").replace("20", "x"), "\0" * 99],
+        [
+            "",
+            "auto\n",
+            alternative("iptables")[:-40],
+            alternative("iptables")[:-1],
+            alternative("iptables") + "more\n",
+            alternative("iptables").replace("20", "x"),
+            alternative("iptables").replace("-nft", "-legacy"),
+            "\0" * 99,
+        ],
     )
     def test_garbled(self, pi: Pi, text: str) -> None:
         pi.write("/var/lib/dpkg/alternatives/iptables", text)
@@ -155,6 +163,36 @@ class TestSwap:
     def test_without_any_there_is_nothing_to_do(self, pi: Pi) -> None:
         pi.remove_package("dphys-swapfile")
         assert pi.wants("swap", worker()) == []
+
+
+class TestClock:
+    SPEC = worker(not_before=datetime.date(2026, 5, 4))
+    KEPT = "/etc/fake-hwclock.data"
+
+    @pytest.fixture
+    def pi(self, pi: Pi) -> Pi:
+        pi.install(**{"fake-hwclock": "0.11+rpt1"})
+        return pi
+
+    @pytest.mark.parametrize("kept", [None, "", "2023-05-03 00:00:00\n", "2026-05-03 23:59:59\n", b"\xff\n"])
+    def test_it_starts_no_earlier_than_the_day_given(self, pi: Pi, kept: str | bytes | None) -> None:
+        if kept is not None:
+            pi.write(self.KEPT, kept)
+        pi.bake(self.SPEC)
+        assert pi.text(self.KEPT) == "2026-05-04 00:00:00\n"
+        assert pi.wants("clock", self.SPEC) == []
+
+    @pytest.mark.parametrize(
+        "kept", ["2026-05-04 00:00:00\n", "2026-05-04 00:00:00", "2027-01-01 12:00:00\n"]
+    )
+    def test_it_is_never_set_back(self, pi: Pi, kept: str) -> None:
+        pi.write(self.KEPT, kept)
+        assert pi.wants("clock", self.SPEC) == []
+
+    def test_without_a_day_or_fake_hwclock_there_is_nothing_to_do(self, pi: Pi) -> None:
+        assert pi.wants("clock", worker()) == []
+        pi.remove_package("fake-hwclock")
+        assert pi.wants("clock", self.SPEC) == []
 
 
 class TestK3s:
@@ -209,7 +247,23 @@ class TestK3s:
         started = "/etc/systemd/system/multi-user.target.wants/k3s-agent.service"
         assert Remove(started) in pi.wants("k3s", worker())
         assert Remove(started) not in pi.wants("k3s", worker(**FULL))
-        assert "not started" in pi.notes("k3s", worker())[0]
+        assert pi.notes("k3s", worker(**FULL)) == []
+
+    @pytest.mark.parametrize(
+        ("spec", "said"),
+        [
+            (worker(), "this worker still needs --server and --token-file"),
+            (worker(server="https://10.0.0.2:6443"), "this worker still needs --token-file"),
+            (master(server="https://10.0.0.2:6443"), "this master still needs --token-file"),
+        ],
+    )
+    def test_what_is_missing_is_said(self, pi: Pi, spec: NodeSpec, said: str) -> None:
+        assert pi.notes("k3s", spec) == [f"K3s is installed but not started at boot: {said}"]
+
+    def test_the_environment_is_written_as_systemd_reads_it(self, pi: Pi) -> None:
+        env = {"A": 'ü "b" \\c $d', "B": ""}
+        files = written(pi, "k3s", worker(env=env))
+        assert files["/etc/systemd/system/k3s-agent.service.env"] == 'A="ü \\"b\\" \\\\c $d"\nB=""\n'
 
     def test_secrets_are_private_and_hidden(self, pi: Pi) -> None:
         todo = pi.plan(worker(**FULL))
@@ -246,7 +300,9 @@ class TestIdentity:
         assert pi.text("/home/pi/.ssh/authorized_keys") == KEY + "\n"
         assert (pi.root / "home/pi/.ssh").stat().st_mode & 0o777 == 0o700
         assert (pi.root / "etc/systemd/system/multi-user.target.wants/ssh.service").is_symlink()
-        assert pi.text("/etc/ssh/sshd_config").splitlines()[1] == "PasswordAuthentication no"
+        assert pi.text("/etc/ssh/sshd_config").splitlines()[1:] == [
+            "PasswordAuthentication no", "ChallengeResponseAuthentication no", "#Port 22", "UsePAM yes",
+        ]  # fmt: skip
 
     def test_keys_that_are_there_stay(self, pi: Pi) -> None:
         pi.write("/home/pi/.ssh/authorized_keys", "ssh-rsa AAAA other\n")
@@ -257,23 +313,59 @@ class TestIdentity:
         assert not any("ssh" in edit.path for edit in pi.wants("identity", worker()))
         assert "left as the base has it" in pi.notes("identity", worker())[0]
 
-    def test_no_ssh(self, pi: Pi) -> None:
-        pi.write("/boot/ssh", "")
+    @pytest.mark.parametrize("flag", ["/boot/ssh", "/boot/ssh.txt", "/boot/firmware/ssh.txt"])
+    def test_no_ssh(self, pi: Pi, flag: str) -> None:
+        if flag.startswith("/boot/firmware"):
+            pi.write("/etc/fstab", "LABEL=boot /boot/firmware vfat defaults 0 2\n")
+            pi.write("/boot/firmware/cmdline.txt", "root=/dev/mmcblk0p2\n")
+        pi.write(flag, "")
         pi.bake(worker(ssh=False, authorized_keys=(KEY,)))
-        assert not (pi.root / "boot/ssh").exists()
+        assert not (pi.root / flag[1:]).exists()
+
+    def test_passwords_are_said_whatever_the_base(self, pi: Pi) -> None:
+        assert pi.notes("identity", worker(ssh=True)) == [
+            "SSH is on and takes passwords: of pi, if the base has set one"
+        ]
+
+    @pytest.mark.parametrize("home", ["/var/lib/pi", "/home/a/b", "/home/..", "pi", ""])
+    def test_a_home_where_no_keys_can_go(self, pi: Pi, home: str) -> None:
+        pi.write("/etc/passwd", f"pi:x:1000:1000::{home}:/bin/sh\n")
+        with pytest.raises(UserError, match="the home of pi is"):
+            pi.plan(worker(authorized_keys=(KEY,)))
+
+    @pytest.mark.parametrize("uid", ["²", "-1", "", "9" * 5000])
+    def test_a_user_without_a_number_is_none(self, pi: Pi, uid: str) -> None:
+        pi.write("/etc/passwd", f"pi:x:{uid}:1000::/home/pi:/bin/sh\n")
+        with pytest.raises(UserError, match="no user 'pi'"):
+            pi.plan(worker(authorized_keys=(KEY,)))
 
     def test_unknown_user(self, pi: Pi) -> None:
         with pytest.raises(UserError, match="no user 'eve'") as caught:
             pi.plan(worker(user="eve", authorized_keys=(KEY,)))
         assert "pi" in caught.value.hint
 
-    def test_timezone(self, pi: Pi) -> None:
-        pi.bake(worker(timezone="Europe/Berlin"))
-        assert str((pi.root / "etc/localtime").readlink()) == "/usr/share/zoneinfo/Europe/Berlin"
-        assert pi.text("/etc/timezone") == "Europe/Berlin\n"
+    @pytest.mark.parametrize("zone", ["Europe/Berlin", "America/Argentina/Ushuaia", "GMT", "UTC"])
+    def test_timezone(self, pi: Pi, zone: str) -> None:
+        self.zones(pi)
+        pi.bake(worker(timezone=zone))
+        assert str((pi.root / "etc/localtime").readlink()) == f"/usr/share/zoneinfo/{zone}"
+        assert pi.text("/etc/timezone") == f"{zone}\n"
 
-    @pytest.mark.parametrize("zone", ["Europe/Berln", "../../etc/passwd", "Mars", "/etc/passwd", ""])
+    def zones(self, pi: Pi) -> None:
+        for name in ("America/Argentina/Ushuaia", "posix/Europe/Berlin", "posix/GMT", "zone.tab", "GMT"):
+            pi.write(f"/usr/share/zoneinfo/{name}", "TZif")
+        pi.link("/usr/share/zoneinfo/UTC", "Etc/UTC")
+
+    @pytest.mark.parametrize(
+        "zone",
+        [
+            "Europe/Berln", "Europe", "America/Argentina", "America/Argentina/Nowhere", "Europe/Berlin/Mitte",
+            "posix/Europe", "posix/GMT", "zone.tab", "../../etc/passwd", "Europe/../GMT", "Mars",
+            "/etc/passwd", "GMT/", "GMT\n", "",
+        ],
+    )  # fmt: skip
     def test_unknown_timezone(self, pi: Pi, zone: str) -> None:
+        self.zones(pi)
         with pytest.raises(UserError, match="no time zone"):
             pi.plan(worker(timezone=zone))
 
@@ -311,10 +403,26 @@ class TestFacts:
 
 def test_a_concern_edits_only_what_it_asked_for(tmp_path: Path) -> None:
     """plan() asserts it; here with everything on, for each network manager and firewall."""
-    for number, packages in enumerate(({}, {"network-manager": "1"}, {"ufw": "0.36", "firewalld": "1"})):
-        pi = Pi(tmp_path / str(number))
-        pi.install(**packages)
-        pi.write("/usr/lib/firewalld/zones/public.xml", '<?xml version="1.0"?>\n<zone>\n</zone>\n')
-        pi.write("/etc/ufw/user.rules", "### RULES ###\n\n### END RULES ###\n")
-        pi.write("/etc/ufw/user6.rules", "### RULES ###\n\n### END RULES ###\n")
-        pi.plan(worker(**FULL))
+    wants = "/etc/systemd/system/multi-user.target.wants"
+    written = {
+        "dhcpcd5": "/etc/dhcpcd.conf",
+        "network-manager": "/etc/NetworkManager/system-connections/k3s-bake-eth0.nmconnection",
+        "systemd-networkd": "/etc/systemd/network/10-k3s-bake-eth0.network",
+        "ufw": "/etc/ufw/user6.rules",
+        "firewalld": "/etc/firewalld/zones/public.xml",
+        "nftables": "/etc/nftables.conf",
+        "iptables-persistent": "/etc/iptables/rules.v6",
+    }
+    for package, path in written.items():
+        pi = Pi(tmp_path / package)
+        if package == "systemd-networkd":  # no package of its own
+            pi.remove_package("dhcpcd5")
+            pi.link(f"{wants}/systemd-networkd.service", "/lib/systemd/system/systemd-networkd.service")
+        else:
+            pi.install(**{package: "1"})
+        pi.link(f"{wants}/nftables.service", "/lib/systemd/system/nftables.service")
+        files = {"ufw/user.rules": UFW, "ufw/user6.rules": UFW, "firewalld/zones/public.xml": ZONE}
+        files |= {"nftables.conf": NFTABLES, "iptables/rules.v4": SAVED, "iptables/rules.v6": SAVED}
+        for name, content in files.items():
+            pi.write(f"/etc/{name}", content)
+        assert path in [edit.path for edit in pi.plan(worker(**FULL)).edits]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from raspbian import Pi, worker
 
-from bake.concerns.network import supplicant_conf, wifi_profile, wired_profile, with_address
+from bake.concerns.network import supplicant_conf, wifi_profile, wired_profile, with_blocks
 from bake.spec import NodeSpec, StaticAddress, Wifi
 from firstboot.edits import Link, Remove, Write
 from firstboot.errors import UserError
@@ -22,6 +22,7 @@ WIRELESS = StaticAddress("10.0.0.3/24", "10.0.0.1", (), "wlan0")
 SSIDS = st.text(st.characters(codec="utf-8"), min_size=1).filter(lambda text: len(text.encode()) <= 32)
 PASSWORDS = st.from_regex(r"[ -~]{8,63}", fullmatch=True)
 KEYS = st.from_regex(r"[0-9a-fA-F]{64}", fullmatch=True)
+PODS = "# k3s-bake: begin\ndenyinterfaces veth* cni* flannel*\n# k3s-bake: end\n"
 LINES = st.lists(
     st.sampled_from(["hostname", "", "# k3s-bake: begin", "interface eth0", "#x", "# k3s-bake: end "])
 )
@@ -85,7 +86,7 @@ class TestWpaSupplicant:
 class TestDhcpcd:
     def test_an_address_at_the_end_for_its_interface_alone(self, pi: Pi) -> None:
         assert text(pi, worker(address=WIRED), "/etc/dhcpcd.conf") == (
-            "hostname\nclientid\n"
+            f"hostname\nclientid\n{PODS}"
             "# k3s-bake: begin\n"
             "interface eth0\n"
             "static ip_address=10.0.0.3/24\n"
@@ -95,23 +96,30 @@ class TestDhcpcd:
         )
 
     def test_another_address_takes_its_place_and_none_takes_it_away(self, pi: Pi) -> None:
-        before = pi.text("/etc/dhcpcd.conf")
         pi.bake(worker(address=WIRED))
         pi.bake(worker(address=WIRELESS))
         assert pi.text("/etc/dhcpcd.conf").count("static ip_address") == 1
         assert "interface wlan0\n" in pi.text("/etc/dhcpcd.conf")
         pi.bake(worker())
-        assert pi.text("/etc/dhcpcd.conf") == before
+        assert pi.text("/etc/dhcpcd.conf") == f"hostname\nclientid\n{PODS}"
         assert pi.wants("network", worker()) == []
+
+    @pytest.mark.parametrize("own", ["interface eth0", "  ssid home", "profile static"])
+    def test_pods_interfaces_are_denied_before_what_is_for_one_interface(self, own: str) -> None:
+        assert with_blocks(f"hostname\n{own}\nmetric 1", None) == f"hostname\n{PODS}{own}\nmetric 1\n"
+        assert with_blocks("#interface eth0\n", None) == f"#interface eth0\n{PODS}"
 
     @given(lines=LINES, address=st.sampled_from([WIRED, WIRELESS, None]))
     def test_twice_is_once_and_the_lines_of_others_stay(
         self, lines: list[str], address: StaticAddress | None
     ) -> None:
         before = "\n".join(lines)
-        once = with_address(before, address)
-        assert with_address(once, address) == once
-        assert with_address(once, None).rstrip("\n") == before.rstrip("\n")
+        once = with_blocks(before, address)
+        assert with_blocks(once, address) == once
+        assert once.count(PODS) == 1
+        assert "interface" not in once.partition("denyinterfaces")[0]
+        taken = with_blocks(once, None).replace(PODS, "")
+        assert taken.rstrip("\n") == before.rstrip("\n")
 
     def test_wifi(self, pi: Pi) -> None:
         edit = written(pi, worker(wifi=HOME))["/etc/wpa_supplicant/wpa_supplicant.conf"]
@@ -125,7 +133,7 @@ class TestDhcpcd:
         pi.write(blocked, "1\n")
         pi.write("/var/lib/systemd/rfkill/platform-soc:bluetooth", "1\n")
         pi.write("/var/lib/systemd/rfkill/platform-fe300000.mmcnr:wlan", "0\n")
-        assert pi.wants("network", worker()) == []
+        assert not any("rfkill" in path for path in written(pi, worker()))
         edits = written(pi, worker(wifi=HOME))
         assert edits[blocked].content == b"0\n"
         assert [path for path in edits if "rfkill" in path] == [blocked]
@@ -167,6 +175,12 @@ class TestNetworkManager:
         assert dict(wired["ipv6"]) == {"method": "auto", "dns": "2001:db8::1;"}
         assert keyfile(edits[self.WIFI].content.decode())["ipv4"]["method"] == "auto"
 
+    def test_pods_interfaces_are_left_alone(self, pi: Pi) -> None:
+        conf = keyfile(text(pi, worker(), "/etc/NetworkManager/conf.d/90-k3s-bake.conf"))
+        assert conf["keyfile"]["unmanaged-devices"].split(";") == [
+            "interface-name:veth*", "interface-name:cni*", "interface-name:flannel*",
+        ]  # fmt: skip
+
     def test_each_profile_has_one_uuid_for_ever(self) -> None:
         profiles = (wifi_profile(HOME, None), wired_profile(WIRED), wifi_profile(HOME, WIRELESS))
         ids = [keyfile(profile)["connection"]["uuid"] for profile in profiles]
@@ -193,7 +207,10 @@ class TestNetworkManager:
     def test_an_address_not_wanted_any_more_goes_and_the_wifi_stays(self, pi: Pi) -> None:
         pi.bake(worker(wifi=HOME, address=WIRED))
         pi.write("/etc/NetworkManager/system-connections/own.nmconnection", "")
-        assert pi.wants("network", worker()) == [Remove(self.WIRED)]
+        assert [edit for edit in pi.wants("network", worker()) if isinstance(edit, Remove)] == [
+            Remove(self.WIRED)
+        ]
+        assert pi.plan(worker()).secret  # the Wi-Fi's password, still there
 
 
 class TestNetworkd:

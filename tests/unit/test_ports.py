@@ -4,7 +4,8 @@ import pytest
 from raspbian import Pi, master, worker
 from test_firewall import NFTABLES, SAVED, UFW, UFW_PRISTINE, ZONE
 
-from bake.concerns.ports import API, ETCD, FLANNEL, KUBELET, needed
+from bake.concerns.ports import API, ETCD, FLANNEL, KUBELET, WIREGUARD, needed
+from bake.firewall import Port
 from bake.spec import Datastore, NodeSpec
 from firstboot.edits import Write
 from firstboot.errors import UserError
@@ -17,6 +18,26 @@ class TestNeeded:
         assert needed(worker()) == (KUBELET, FLANNEL)
         assert needed(master()) == (API, KUBELET, FLANNEL)
         assert needed(master(datastore=Datastore.ETCD)) == (API, KUBELET, FLANNEL, ETCD)
+
+    def test_a_master_that_joins_is_of_etcd(self) -> None:
+        assert ETCD in needed(master(server="https://10.0.0.2:6443"))
+        assert ETCD not in needed(worker(server="https://10.0.0.2:6443"))
+
+    @pytest.mark.parametrize(
+        ("backend", "ports"),
+        [("vxlan", (FLANNEL,)), ("wireguard-native", (WIREGUARD,)), ("host-gw", ()), (["vxlan"], ())],
+    )
+    def test_flannel_s_backend(self, backend: object, ports: tuple[Port, ...]) -> None:
+        assert needed(worker(config={"flannel-backend": backend})) == (KUBELET, *ports)
+
+    def test_the_api_s_port(self) -> None:
+        assert needed(master(config={"https-listen-port": 6444}))[0] == Port("tcp", 6444)
+        assert needed(master(config={"https-listen-port": "443"}))[0] == Port("tcp", 443)
+
+    @pytest.mark.parametrize("port", [0, 65536, -1, "https", True, "9" * 5000])
+    def test_no_port_at_all(self, port: object) -> None:
+        with pytest.raises(UserError, match="https-listen-port"):
+            needed(master(config={"https-listen-port": port}))
 
     def test_flannel_is_on_8472_whatever_the_paper_prints(self) -> None:
         assert (FLANNEL.protocol, FLANNEL.first) == ("udp", 8472)

@@ -1,15 +1,18 @@
 """The contract on a folder, and what only a folder can show."""
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 from contract import LARGE, SHA256, Contract
+from hypothesis import given
+from hypothesis import strategies as st
 
 from firstboot import tree as module
-from firstboot.edits import Link, Place, Write
-from firstboot.errors import WorkFailed
-from firstboot.snapshot import Probe, Snapshot, Special
+from firstboot.edits import Edit, Link, Place, Remove, Write, from_json, to_json
+from firstboot.errors import UserError, WorkFailed
+from firstboot.snapshot import Folder, Probe, Special
 from firstboot.tree import FolderTree
 
 pytestmark = pytest.mark.unit
@@ -99,10 +102,43 @@ def test_special_files_are_seen_and_left(tmp_path: Path, tree: FolderTree) -> No
     assert tree.read([Probe("/etc/fifo")]).get("/etc/fifo") == Special()
 
 
-def test_a_snapshot_survives_its_json(tree: FolderTree, sources: dict[str, str]) -> None:
-    tree.apply([Write("/etc/a", b"\xff"), Link("/etc/b", "a"), Place("/etc/c", SHA256, len(LARGE))], sources)
-    found = tree.read([Probe("/etc/*"), Probe("/etc", "names"), Probe("/etc/c", "digest")])
-    again = Snapshot.from_json(found.to_json())
-    assert {path: again.get(path) for path in again} == {path: found.get(path) for path in found}
-    assert again.covers("/etc/x")
-    assert not again.covers("/usr/x")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_owners_of_files_and_of_folders_made_for_them(tree: FolderTree) -> None:
+    tree.apply([Write("/home/pi/new/file", b"x", 0o600, 1000, 1000)], {})
+    assert tree.read([Probe("/home/pi/new")]).get("/home/pi/new") == Folder((), 0o700, 1000, 1000)
+
+
+def test_a_source_that_changed_is_not_placed(
+    tmp_path: Path, tree: FolderTree, sources: dict[str, str]
+) -> None:
+    Path(sources[SHA256]).write_bytes(b"another")
+    with pytest.raises(WorkFailed, match="is not the file it was"):
+        tree.apply([Place("/opt/large", SHA256, len(LARGE))], sources)
+    assert os.listdir(tmp_path / "root/opt") == []
+
+
+@given(
+    st.builds(
+        Write, st.just("/a"), st.binary(), st.integers(0, 0o7777), st.integers(0, 99), st.integers(0, 99)
+    )
+    | st.builds(Link, st.just("/a/b"), st.text())
+    | st.builds(Place, st.just("/c"), st.just(SHA256), st.integers(0))
+    | st.builds(Remove, st.just("/d"))
+)
+def test_an_edit_survives_its_json(edit: Edit) -> None:
+    assert from_json(json.loads(json.dumps(to_json(edit)))) == edit
+
+
+@pytest.mark.parametrize(
+    "data",
+    [{}, {"edit": "chmod", "path": "/a"}, {"edit": "remove", "path": "../a"}, {"edit": "link", "path": "/a"},
+     {"edit": "write", "path": "/a", "content": "not base64!"}, {"edit": "remove", "path": "/a", "more": 1}],
+)  # fmt: skip
+def test_what_is_no_edit_is_refused(data: dict[str, object]) -> None:
+    with pytest.raises(UserError):
+        from_json(data)
+
+
+def test_secret_content_never_shows() -> None:
+    edit = Write("/a", b"hunter2", secret=True)
+    assert "hunter2" not in repr(edit) + str(edit)

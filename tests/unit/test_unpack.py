@@ -54,6 +54,13 @@ def image(tmp_path: Path) -> Path:
     return tmp_path / "cache" / "raspbian.img"
 
 
+def test_what_is_private_stays_private(archive: Path, image: Path) -> None:
+    archive.write_bytes(PACKED["gz"])
+    for mode in (0o600, 0o644):
+        archive.chmod(mode)
+        assert unpack(archive, image, Silent()).stat().st_mode & 0o777 == mode
+
+
 @pytest.mark.parametrize("kind", PACKED)
 def test_every_kind_is_known_by_its_content(kind: str, archive: Path, image: Path) -> None:
     archive.write_bytes(PACKED[kind])

@@ -26,7 +26,8 @@ mount -o remount,rw /
 sys=$(readlink -f "/sys/dev/block/$(mountpoint -d /)")
 disk=/dev/$(basename "$(dirname "$sys")")
 
-sed -i 's/ init=[^ ]*//; s/ quiet\>//' /boot/cmdline.txt
+# Only this very word, as on Raspbian: had it been changed, the card would start here again for ever.
+sed -i 's| init=/usr/lib/raspi-config/init_resize\.sh||; s/ quiet\>//' /boot/cmdline.txt
 grow_last_partition && renew_disk_id || sleep 5
 
 umount /boot
