@@ -76,3 +76,20 @@ def copy(base: Path, tmp_path: Path) -> Path:
 def sha256(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    return folder
+
+
+def refused(done: Done, place: Path, words: str) -> None:
+    """One line that says what is wrong, one that helps; no traceback, no output, no litter."""
+    assert done.code == 2, done.err
+    assert words in done.error
+    assert done.error.count("error:") == 1
+    assert done.error.count("hint:") == 1
+    assert "Traceback" not in done.err
+    assert list(place.iterdir()) == []

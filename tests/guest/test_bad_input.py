@@ -11,29 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from guest.conftest import CLI, Done, Run
+from guest.conftest import Run, refused
 from guest.look import Image, tool
 
 pytestmark = pytest.mark.guest
 
 MIB = 1 << 20
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
-    folder = tmp_path / "out"
-    folder.mkdir()
-    return folder
-
-
-def refused(done: Done, place: Path, words: str) -> None:
-    """One line that says what is wrong, one that helps; no traceback, no output, no litter."""
-    assert done.code == 2, done.err
-    assert words in done.error
-    assert done.error.count("error:") == 1
-    assert done.error.count("hint:") == 1
-    assert "Traceback" not in done.err
-    assert list(place.iterdir()) == []
 
 
 def partitioned(path: Path, script: str, size: int = 64 * MIB) -> Path:
@@ -228,70 +211,6 @@ def test_k3s_files(cli: Run, base: Path, tmp_path: Path, place: Path) -> None:
         refused(done, place, words)
 
 
-def test_output(cli: Run, base: Path, k3s: list[str], copy: Path, place: Path, tmp_path: Path) -> None:
-    def run(output: Path, given: Path = base) -> Done:
-        return cli("image", "--role", "worker", "--base", given, *k3s, "--output", output)
-
-    refused(run(copy, copy), place, "the base image itself")
-    refused(run(tmp_path / "none" / "w.img"), place, "does not exist")
-    refused(run(place), place, "is not a file")
-    there = tmp_path / "there.img"
-    there.write_text("precious")
-    refused(run(there), place, "is there already")
-    assert there.read_text() == "precious"
-
-
-@pytest.fixture
-def mounted(environment: dict[str, str], base: Path, k3s: list[str], place: Path) -> Callable[..., Done]:
-    """Bake with a tmpfs mounted somewhere, in a mount namespace of the test's own."""
-
-    def run(options: str, point: Path, meanwhile: str = "") -> Done:
-        script = (
-            f'mount -t tmpfs -o {options} none "$0" || exit 99\n{meanwhile}\n"$@"; code=$?\n'
-            f'[ -e {place}/w.img ] || echo "no image"; exit $code'
-        )
-        user = ["-r"] if os.geteuid() else []
-        image = ["image", "--role", "worker", "--base", base, *k3s, "--output", place / "w.img"]
-        command = ["unshare", "--mount", *user, "sh", "-c", script, point, CLI, *image]
-        done = subprocess.run(
-            [*map(str, command)], env=environment, capture_output=True, text=True, timeout=900, check=False
-        )
-        return Done(done.returncode, done.stdout, done.stderr)
-
-    return run
-
-
-def test_output_folder_not_writable(mounted: Callable[..., Done], place: Path) -> None:
-    refused(mounted("ro", place), place, "cannot write to")
-
-
-def test_disk_full(mounted: Callable[..., Done], place: Path) -> None:
-    refused(mounted("size=64m", place), place, "64 MiB free, and the image needs")
-
-
-def test_disk_that_fills_up(mounted: Callable[..., Done], place: Path) -> None:
-    """Something else takes the rest of the disk while the appliance runs: no image, no endless wait."""
-    started = f"{place}/.w.img.k3s-bake/image"
-    fill = f"until [ -s {started} ]; do sleep 0.1; done; sleep 4; cat /dev/zero > {place}/filler"
-    done = mounted("size=640m", place, f"({fill}) 2> /dev/null &")
-    assert done.code == 1, done.err
-    assert done.error.startswith("error: ")
-    assert "Traceback" not in done.err
-    assert done.out == "no image\n"
-
-
-def test_no_appliance_kernel(
-    mounted: Callable[..., Done],
-    place: Path,
-    environment: dict[str, str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """/boot is empty, and there is no appliance in the cache."""
-    monkeypatch.setitem(environment, "LIBGUESTFS_CACHEDIR", str(tmp_path))
-    refused(mounted("ro", Path("/boot")), place, "no kernel for its appliance")
-
-
 def test_cluster_file_wrong_in_six_ways(
     cli: Run, base: Path, k3s: list[str], place: Path, tmp_path: Path
 ) -> None:
@@ -314,32 +233,6 @@ def test_cluster_file_wrong_in_six_ways(
         assert words in done.err
     assert "K10secretsecret" not in done.err
     assert list(place.iterdir()) == []
-
-
-def test_no_guestfs_binding(environment: dict[str, str], base: Path, k3s: list[str], place: Path) -> None:
-    """The same program in a Python that cannot import guestfs."""
-    program = "import sys; sys.modules['guestfs'] = None; from k3s_bake.cli import main; main()"
-    command = [
-        str(CLI.with_name("python")),
-        "-c",
-        program,
-        "image",
-        "--role",
-        "worker",
-        "--base",
-        str(base),
-        *k3s,
-    ]
-    done = subprocess.run(
-        [*command, "--output", str(place / "w.img")],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    shown = Done(done.returncode, done.stdout, done.stderr)
-    refused(shown, place, "libguestfs binding for Python is missing")
-    assert "apt install python3-guestfs" in shown.error
 
 
 @pytest.mark.parametrize("content", [b"", b"text"], ids=["empty", "text"])

@@ -1,6 +1,7 @@
 """A folder in the shape of a Raspbian Buster root, written from what is known of the real one."""
 
 import hashlib
+import json
 import struct
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,27 @@ from bake.concerns import Note
 from bake.facts import facts_of
 from bake.k3s_version import K3sVersion
 from bake.node import CONCERNS, PROBES, Plan, plan
-from bake.spec import File, K3s, NodeSpec, Role
-from firstboot.edits import Edit
+from bake.spec import File, K3s, NodeSpec, Role, StaticAddress, Wifi
+from firstboot.edits import Edit, Write
 from firstboot.snapshot import Snapshot
 from firstboot.tree import FolderTree
 
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl me@here"
+TOKEN = b"K10" + b"a" * 64 + b"::node:pw"
+FULL = {
+    "name": "w1",
+    "server": "https://10.0.0.2:6443",
+    "token": TOKEN,
+    "labels": ("disk=ssd",),
+    "taints": ("big=true:NoSchedule",),
+    "config": {"kubelet-arg": ["v=2"], "disable": ["traefik"]},
+    "env": {"HTTP_PROXY": "http://proxy"},
+    "registries": b"mirrors: {}\n",
+    "authorized_keys": (KEY,),
+    "wifi": Wifi("DE", "home", "secret-password"),
+    "address": StaticAddress("10.0.0.3/24", "10.0.0.1", ("10.0.0.1",)),
+    "timezone": "Europe/Berlin",
+}
 ARM_ELF = b"\x7fELF\x01\x01\x01" + bytes(9) + struct.pack("<HH", 2, 40) + bytes(44)
 CMDLINE = (
     "console=serial0,115200 console=tty1 root=PARTUUID=9730496b-02 rootfstype=ext4 elevator=deadline "
@@ -144,3 +161,12 @@ class Pi:
     def _wants(self, concern: str, spec: NodeSpec) -> list[Edit | Note]:
         facts = facts_of(self.read())
         return [want for one in CONCERNS if one.name == concern for want in one.wants(spec, facts)]
+
+
+def written(pi: Pi, concern: str, spec: NodeSpec) -> dict[str, str]:
+    return {edit.path: edit.content.decode() for edit in pi.wants(concern, spec) if isinstance(edit, Write)}
+
+
+def config(pi: Pi, spec: NodeSpec) -> dict[str, object]:
+    lines = written(pi, "k3s", spec)["/etc/rancher/k3s/config.yaml"].splitlines()[1:]
+    return {key: json.loads(value) for key, value in (line.split(": ", 1) for line in lines)}

@@ -1,46 +1,18 @@
 """Each concern on a Raspbian-shaped folder: what it leaves, what it refuses, and that it settles."""
 
 import datetime
-import json
 from pathlib import Path
 
 import pytest
-from raspbian import Pi, alternative, master, worker
+from raspbian import FULL, Pi, alternative, master, worker, written
 from test_firewall import NFTABLES, SAVED, UFW, ZONE
 
-from bake.concerns.k3s import config_yaml
 from bake.facts import facts_of
-from bake.spec import Datastore, NodeSpec, StaticAddress, Wifi
-from firstboot.edits import Remove, Write
+from bake.spec import Datastore, NodeSpec
+from firstboot.edits import Write
 from firstboot.errors import UserError
 
 pytestmark = pytest.mark.unit
-
-KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl me@here"
-TOKEN = b"K10" + b"a" * 64 + b"::node:pw"
-FULL = {
-    "name": "w1",
-    "server": "https://10.0.0.2:6443",
-    "token": TOKEN,
-    "labels": ("disk=ssd",),
-    "taints": ("big=true:NoSchedule",),
-    "config": {"kubelet-arg": ["v=2"], "disable": ["traefik"]},
-    "env": {"HTTP_PROXY": "http://proxy"},
-    "registries": b"mirrors: {}\n",
-    "authorized_keys": (KEY,),
-    "wifi": Wifi("DE", "home", "secret-password"),
-    "address": StaticAddress("10.0.0.3/24", "10.0.0.1", ("10.0.0.1",)),
-    "timezone": "Europe/Berlin",
-}
-
-
-def written(pi: Pi, concern: str, spec: NodeSpec) -> dict[str, str]:
-    return {edit.path: edit.content.decode() for edit in pi.wants(concern, spec) if isinstance(edit, Write)}
-
-
-def config(pi: Pi, spec: NodeSpec) -> dict[str, object]:
-    lines = written(pi, "k3s", spec)["/etc/rancher/k3s/config.yaml"].splitlines()[1:]
-    return {key: json.loads(value) for key, value in (line.split(": ", 1) for line in lines)}
 
 
 @pytest.mark.parametrize("spec", [worker(), master(), worker(**FULL), master(datastore=Datastore.ETCD)])
@@ -193,181 +165,6 @@ class TestClock:
         assert pi.wants("clock", worker()) == []
         pi.remove_package("fake-hwclock")
         assert pi.wants("clock", self.SPEC) == []
-
-
-class TestK3s:
-    def test_worker_config(self, pi: Pi) -> None:
-        assert config(pi, worker(**FULL)) == {
-            "kubelet-arg": ["v=2"],  # and not 'disable', which an agent refuses
-            "node-name": "w1",
-            "node-label": ["disk=ssd"],
-            "node-taint": ["big=true:NoSchedule"],
-            "server": "https://10.0.0.2:6443",
-            "token-file": "/etc/rancher/k3s/token",
-            "prefer-bundled-bin": True,
-        }
-
-    def test_master_config(self, pi: Pi) -> None:
-        spec = master(cluster="home", datastore=Datastore.ETCD, config={"disable": ["traefik"]})
-        assert config(pi, spec) == {
-            "disable": ["traefik"],
-            "node-name": "home-master",
-            "cluster-init": True,
-            "prefer-bundled-bin": True,
-        }
-
-    def test_one_image_for_many_workers_makes_many_nodes(self, pi: Pi) -> None:
-        assert config(pi, worker())["with-node-id"] is True
-
-    @pytest.mark.parametrize("version", [None, "v1.21.2+k3s1"])
-    def test_old_or_unknown_k3s_gets_no_key_it_would_refuse(self, pi: Pi, version: str | None) -> None:
-        assert "prefer-bundled-bin" not in config(pi, worker(version=version))
-
-    def test_cgroup_v1_is_allowed_where_k3s_refuses_it(self, pi: Pi) -> None:
-        spec = worker(version="v1.35.0+k3s1", config={"kubelet-arg": ["v=2"]})
-        assert config(pi, spec)["kubelet-arg"] == ["v=2", "fail-cgroupv1=false"]
-        pi.install(systemd="252")
-        assert config(pi, spec)["kubelet-arg"] == ["v=2"]
-
-    @pytest.mark.parametrize(
-        ("spec", "kind"),
-        [
-            (master(version=None), "notify"),
-            (worker(), "notify"),
-            (worker(version=None), "exec"),
-            (worker(version="v1.21.2+k3s1"), "exec"),
-        ],
-    )
-    def test_unit_type(self, pi: Pi, spec: NodeSpec, kind: str) -> None:
-        unit = written(pi, "k3s", spec)[f"/etc/systemd/system/{spec.role.unit}.service"]
-        assert f"\nType={kind}\n" in unit
-        assert f"\nExecStart=/usr/local/bin/k3s {spec.role.k3s}\n" in unit
-
-    def test_a_worker_that_cannot_join_is_not_started(self, pi: Pi) -> None:
-        started = "/etc/systemd/system/multi-user.target.wants/k3s-agent.service"
-        assert Remove(started) in pi.wants("k3s", worker())
-        assert Remove(started) not in pi.wants("k3s", worker(**FULL))
-        assert pi.notes("k3s", worker(**FULL)) == []
-
-    @pytest.mark.parametrize(
-        ("spec", "said"),
-        [
-            (worker(), "this worker still needs --server and --token-file"),
-            (worker(server="https://10.0.0.2:6443"), "this worker still needs --token-file"),
-            (master(server="https://10.0.0.2:6443"), "this master still needs --token-file"),
-        ],
-    )
-    def test_what_is_missing_is_said(self, pi: Pi, spec: NodeSpec, said: str) -> None:
-        assert pi.notes("k3s", spec) == [f"K3s is installed but not started at boot: {said}"]
-
-    def test_the_environment_is_written_as_systemd_reads_it(self, pi: Pi) -> None:
-        env = {"A": 'ü "b" \\c $d', "B": ""}
-        files = written(pi, "k3s", worker(env=env))
-        assert files["/etc/systemd/system/k3s-agent.service.env"] == 'A="ü \\"b\\" \\\\c $d"\nB=""\n'
-
-    def test_secrets_are_private_and_hidden(self, pi: Pi) -> None:
-        todo = pi.plan(worker(**FULL))
-        secrets = {edit.path: edit for edit in todo.edits if isinstance(edit, Write) and edit.secret}
-        assert {"/etc/rancher/k3s/token", "/etc/rancher/k3s/registries.yaml"} <= secrets.keys()
-        assert all(edit.mode == 0o600 for edit in secrets.values())
-        assert todo.secret
-        for shown in (repr(todo), repr(worker(**FULL))):
-            assert "::node:pw" not in shown
-            assert "secret-password" not in shown
-
-    def test_yaml_values_cannot_break_out(self) -> None:
-        assert (
-            config_yaml({"a": "b\nc: d", "e": "ü"})
-            == '# Written by k3s-bake.\na: "b\\nc: d"\ne: "ü"\n'.encode()
-        )
-
-
-class TestIdentity:
-    def test_names(self, pi: Pi) -> None:
-        pi.bake(worker(name="w1"))
-        assert pi.text("/etc/hostname") == "w1\n"
-        assert pi.text("/etc/hosts") == "127.0.0.1\tlocalhost\n\n127.0.1.1\tw1\n"
-
-    def test_machine_id_is_emptied(self, pi: Pi) -> None:
-        pi.write("/etc/machine-id", "0123456789abcdef0123456789abcdef\n")
-        pi.write("/var/lib/dbus/machine-id", "0123456789abcdef0123456789abcdef\n")
-        pi.bake(worker())
-        assert pi.text("/etc/machine-id") == ""
-        assert not (pi.root / "var/lib/dbus/machine-id").exists()
-
-    def test_a_key_turns_ssh_on_and_passwords_off(self, pi: Pi) -> None:
-        pi.bake(worker(authorized_keys=(KEY,)))
-        assert pi.text("/home/pi/.ssh/authorized_keys") == KEY + "\n"
-        assert (pi.root / "home/pi/.ssh").stat().st_mode & 0o777 == 0o700
-        assert (pi.root / "etc/systemd/system/multi-user.target.wants/ssh.service").is_symlink()
-        assert pi.text("/etc/ssh/sshd_config").splitlines()[1:] == [
-            "PasswordAuthentication no", "ChallengeResponseAuthentication no", "#Port 22", "UsePAM yes",
-        ]  # fmt: skip
-
-    def test_keys_that_are_there_stay(self, pi: Pi) -> None:
-        pi.write("/home/pi/.ssh/authorized_keys", "ssh-rsa AAAA other\n")
-        pi.bake(worker(authorized_keys=(KEY,)))
-        assert pi.text("/home/pi/.ssh/authorized_keys") == f"ssh-rsa AAAA other\n{KEY}\n"
-
-    def test_without_a_key_ssh_is_left_alone(self, pi: Pi) -> None:
-        assert not any("ssh" in edit.path for edit in pi.wants("identity", worker()))
-        assert "left as the base has it" in pi.notes("identity", worker())[0]
-
-    @pytest.mark.parametrize("flag", ["/boot/ssh", "/boot/ssh.txt", "/boot/firmware/ssh.txt"])
-    def test_no_ssh(self, pi: Pi, flag: str) -> None:
-        if flag.startswith("/boot/firmware"):
-            pi.write("/etc/fstab", "LABEL=boot /boot/firmware vfat defaults 0 2\n")
-            pi.write("/boot/firmware/cmdline.txt", "root=/dev/mmcblk0p2\n")
-        pi.write(flag, "")
-        pi.bake(worker(ssh=False, authorized_keys=(KEY,)))
-        assert not (pi.root / flag[1:]).exists()
-
-    def test_passwords_are_said_whatever_the_base(self, pi: Pi) -> None:
-        assert pi.notes("identity", worker(ssh=True)) == [
-            "SSH is on and takes passwords: of pi, if the base has set one"
-        ]
-
-    @pytest.mark.parametrize("home", ["/var/lib/pi", "/home/a/b", "/home/..", "pi", ""])
-    def test_a_home_where_no_keys_can_go(self, pi: Pi, home: str) -> None:
-        pi.write("/etc/passwd", f"pi:x:1000:1000::{home}:/bin/sh\n")
-        with pytest.raises(UserError, match="the home of pi is"):
-            pi.plan(worker(authorized_keys=(KEY,)))
-
-    @pytest.mark.parametrize("uid", ["²", "-1", "", "9" * 5000])
-    def test_a_user_without_a_number_is_none(self, pi: Pi, uid: str) -> None:
-        pi.write("/etc/passwd", f"pi:x:{uid}:1000::/home/pi:/bin/sh\n")
-        with pytest.raises(UserError, match="no user 'pi'"):
-            pi.plan(worker(authorized_keys=(KEY,)))
-
-    def test_unknown_user(self, pi: Pi) -> None:
-        with pytest.raises(UserError, match="no user 'eve'") as caught:
-            pi.plan(worker(user="eve", authorized_keys=(KEY,)))
-        assert "pi" in caught.value.hint
-
-    @pytest.mark.parametrize("zone", ["Europe/Berlin", "America/Argentina/Ushuaia", "GMT", "UTC"])
-    def test_timezone(self, pi: Pi, zone: str) -> None:
-        self.zones(pi)
-        pi.bake(worker(timezone=zone))
-        assert str((pi.root / "etc/localtime").readlink()) == f"/usr/share/zoneinfo/{zone}"
-        assert pi.text("/etc/timezone") == f"{zone}\n"
-
-    def zones(self, pi: Pi) -> None:
-        for name in ("America/Argentina/Ushuaia", "posix/Europe/Berlin", "posix/GMT", "zone.tab", "GMT"):
-            pi.write(f"/usr/share/zoneinfo/{name}", "TZif")
-        pi.link("/usr/share/zoneinfo/UTC", "Etc/UTC")
-
-    @pytest.mark.parametrize(
-        "zone",
-        [
-            "Europe/Berln", "Europe", "America/Argentina", "America/Argentina/Nowhere", "Europe/Berlin/Mitte",
-            "posix/Europe", "posix/GMT", "zone.tab", "../../etc/passwd", "Europe/../GMT", "Mars",
-            "/etc/passwd", "GMT/", "GMT\n", "",
-        ],
-    )  # fmt: skip
-    def test_unknown_timezone(self, pi: Pi, zone: str) -> None:
-        self.zones(pi)
-        with pytest.raises(UserError, match="no time zone"):
-            pi.plan(worker(timezone=zone))
 
 
 class TestFacts:

@@ -4,8 +4,7 @@ import hashlib
 import json
 
 import pytest
-from raspbian import ARM_ELF, Pi, master, worker
-from test_concerns import FULL
+from raspbian import ARM_ELF, FULL, Pi, master, worker
 
 from bake import manifest, spec_json
 from bake.spec import Containerd, File, K3s, NodeSpec

@@ -4,8 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from raspbian import Pi, master, worker
-from test_concerns import FULL
+from raspbian import FULL, Pi, master, worker
 
 from bake import manifest
 from bake.inspection import compare

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from raspbian import master, worker
-from test_concerns import FULL
+from raspbian import FULL, master, worker
 
 from bake import spec_json
 from bake.k3s_version import K3sVersion
