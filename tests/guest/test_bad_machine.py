@@ -53,11 +53,19 @@ def test_disk_full(mounted: Callable[..., Done], place: Path) -> None:
     refused(mounted("size=64m", place), place, "64 MiB free, and the image needs")
 
 
-def test_disk_that_fills_up(mounted: Callable[..., Done], place: Path) -> None:
-    """Something else takes the rest of the disk while the appliance runs: no image, no endless wait."""
-    started = f"{place}/.w.img.k3s-bake/image"
-    fill = f"until [ -s {started} ]; do sleep 0.1; done; sleep 4; cat /dev/zero > {place}/filler"
-    done = mounted("size=640m", place, f"({fill}) 2> /dev/null &")
+def test_disk_that_fills_up(
+    mounted: Callable[..., Done],
+    place: Path,
+    environment: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Something else takes the rest of the disk while the appliance starts: no image, no endless wait."""
+    scratch = tmp_path / "scratch"  # libguestfs makes a folder there when it starts its appliance
+    scratch.mkdir()
+    monkeypatch.setitem(environment, "LIBGUESTFS_TMPDIR", str(scratch))
+    fill = f"until ls -d {scratch}/libguestfs*; do sleep 0.1; done; cat /dev/zero > {place}/filler"
+    done = mounted("size=640m", place, f"({fill}) > /dev/null 2>&1 &")
     assert done.code == 1, done.err
     assert done.error.startswith("error: ")
     assert "Traceback" not in done.err

@@ -40,7 +40,7 @@ def test_killed_at_random_moments(
     whole = time.monotonic() - started
     for path in tmp_path.iterdir():
         path.unlink()
-    moments = random.Random()  # any moment will do; the one that fails is printed
+    moments = random.Random()  # any moment will do
     for number in range(MOMENTS):
         after = moments.uniform(0, whole)
         process = start(environment, base, k3s, output)
@@ -53,7 +53,7 @@ def test_killed_at_random_moments(
             process.wait()
             if output.exists():  # killed between its last step and its end: then it is whole
                 Image(output).fsck(tmp_path)
-                assert after > whole / 2, f"killed after {after:.2f} s of {whole:.2f} s ({number})"
+                assert Image(output).stat("/usr/local/bin/k3s")
                 output.unlink()
         else:  # this machine was quicker now
             assert process.returncode == 0
