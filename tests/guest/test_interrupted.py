@@ -41,7 +41,7 @@ def test_killed_at_random_moments(
     for path in tmp_path.iterdir():
         path.unlink()
     moments = random.Random()  # any moment will do
-    for number in range(MOMENTS):
+    for _ in range(MOMENTS):
         after = moments.uniform(0, whole)
         process = start(environment, base, k3s, output)
         try:
