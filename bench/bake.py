@@ -56,6 +56,7 @@ def main() -> None:
     for name, median in medians.items():
         print(f"{name}: median {median:.1f} s of {runs}")
     print(f"ratio: {ours / theirs:.2f} (goal: at most {GOAL})")
+    sys.exit(ours / theirs > GOAL)
 
 
 def _cli() -> str:
@@ -63,9 +64,10 @@ def _cli() -> str:
 
 
 def _output(*command: str) -> str:
-    return subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True
-    ).stdout
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{command[0]} failed:\n{done.stderr}")
+    return done.stdout
 
 
 def _staged(work: Path) -> tuple[Path, Path]:

@@ -157,5 +157,5 @@ def _print(baked: recipe.Baked) -> None:
     if baked.plan.secret:
         console.print("It holds a secret, so only you can read it (mode 0600). Keep it that way.")
     console.print(
-        f"Next: write it to a card, with 'bmaptool copy {report.shown(baked.image)} /dev/sdX' for one."
+        f"Next: write it to a card, for example: bmaptool copy {report.shown(baked.image)} /dev/sdX"
     )
