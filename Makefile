@@ -4,6 +4,8 @@ PACKAGES := python3-guestfs libguestfs-tools supermin qemu-utils \
 	$(if $(wildcard /boot/vmlinuz*),,linux-image-$(shell dpkg --print-architecture)) \
 	arch-test bmap-tools debian-archive-keyring mmdebstrap qemu-user-static uidmap \
 	dosfstools e2fsprogs fakeroot fdisk mtools openssl python3-venv util-linux xz-utils zstd
+# An ordinary user's PATH on Debian lacks the folders of mkfs and its like.
+export PATH := $(PATH):/usr/sbin:/sbin
 comma := ,
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=http_proxy$(comma)https_proxy$(comma)no_proxy)
 BIN := .venv/bin

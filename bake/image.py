@@ -115,6 +115,10 @@ def _check_base(job: Job) -> Disk:
 
 def check_output(output: Path, base: Path, *, force: bool) -> None:
     """UserError where the image cannot be put there. Called early: downloads are long."""
+    if not os.path.isdir(output.parent):  # noqa: PTH112 (Path.is_dir raises where this user may not look)
+        raise UserError(f"the folder {output.parent} does not exist", "Make it, or choose another --output.")
+    if not os.access(output.parent, os.W_OK | os.X_OK):
+        raise UserError(f"cannot write to {output.parent}", "Choose another --output.")
     if output.exists() and base.exists() and output.samefile(base):
         raise UserError("the output is the base image itself", "--output names another file.")
     if output.exists() and not output.is_file():
@@ -122,10 +126,6 @@ def check_output(output: Path, base: Path, *, force: bool) -> None:
     for path in (output, manifest_path(output), bmap_path(output)):
         if path.exists() and not force:
             raise UserError(f"{path} is there already", "--force replaces it.")
-    if not output.parent.is_dir():
-        raise UserError(f"the folder {output.parent} does not exist", "Make it, or choose another --output.")
-    if not os.access(output.parent, os.W_OK | os.X_OK):
-        raise UserError(f"cannot write to {output.parent}", "Choose another --output.")
 
 
 def _is_private(base: Path) -> bool:

@@ -39,6 +39,7 @@ class Wish:
 
 def job(wish: Wish, home: Home, web: Web) -> image.Job:
     """The job, with all that it needs on this machine. UserError and WorkFailed as those it calls."""
+    NodeSpec(k3s=K3s(File("k3s", "0" * 64, 0)), **wish.node)  # refuses bad values before long downloads
     base = bases.resolve(wish.base, home, web)
     layout = disk.read_disk(base.path)
     arch = disk.architecture(base.path, layout.root)

@@ -28,6 +28,7 @@ def main() -> int:
     parser.add_argument("--arch", choices=rootfs.QEMU, default="armhf")
     parser.add_argument("--output", type=Path, metavar="FILE", help="put a copy there")
     options = parser.parse_args()
+    os.environ["PATH"] += ":/usr/sbin:/sbin"  # an ordinary user's lacks mkfs and its like
     try:
         image = sample(options.arch)
         if options.output:

@@ -1,5 +1,6 @@
 """From options, and the cluster.toml they complete, to the values of a node and its parts."""
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,11 @@ def _wifi(given: Mapping[str, Any]) -> dict[str, Wifi]:
     if given["wifi_psk_file"]:
         psk = read_psk(given["wifi_psk_file"])
     else:
+        Wifi(given["wifi_country"], given["wifi_ssid"], "0" * 64)  # refuses what is wrong before it asks
+        if not sys.stdin.isatty():
+            raise UserError(
+                "no terminal to ask for the Wi-Fi's password in", "--wifi-psk-file takes it."
+            )
         psk = click.prompt(f"Password of {given['wifi_ssid']}", hide_input=True, err=True)
     return {"wifi": Wifi(given["wifi_country"], given["wifi_ssid"], psk)}
 

@@ -43,7 +43,14 @@ def cli(environment: dict[str, str]) -> Run:
     def run(*arguments: object, cwd: Path | None = None) -> Done:
         command = [str(CLI), *map(str, arguments)]
         done = subprocess.run(
-            command, env=environment, cwd=cwd, capture_output=True, text=True, timeout=_LIMIT, check=False
+            command,
+            env=environment,
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_LIMIT,
+            check=False,
         )
         return Done(done.returncode, done.stdout, done.stderr)
 

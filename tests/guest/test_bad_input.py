@@ -183,6 +183,8 @@ def test_a_full_fat_is_enough(cli: Run, k3s: list[str], copy: Path, place: Path,
         (["--datastore", "etcd"], "no datastore"),
         (["--address", "10.0.0.3/24"], "needs a gateway"),
         (["--wifi-ssid", "home"], "needs its country"),
+        (["--wifi-ssid", "home", "--wifi-country", "DE"], "no terminal"),
+        (["--label", "foo"], "foo"),
         (["--file", "/nonexistent/cluster.toml"], "cluster.toml"),
         (["--k3s", "v1"], "v1"),
         (["--airgap", "/nonexistent.tar"], "/nonexistent.tar does not exist"),
@@ -195,6 +197,13 @@ def test_a_full_fat_is_enough(cli: Run, k3s: list[str], copy: Path, place: Path,
 def test_options(cli: Run, base: Path, k3s: list[str], place: Path, options: list[str], words: str) -> None:
     given = ["--role", "worker", "--base", base, *k3s, *options, "--output", place / "w.img"]
     refused(cli("image", *given), place, words)
+
+
+def test_bad_values_are_refused_before_anything_is_fetched(cli: Run, place: Path) -> None:
+    """The default base and K3s are not in this session's cache, and offline they could not be fetched."""
+    for option in (["--cluster", "a b"], ["--network", "10.0.0.1/24"], ["--taint", "foo"]):
+        done = cli("image", "--role", "worker", "--offline", *option, "--output", place / "w.img")
+        refused(done, place, option[1])
 
 
 def test_k3s_files(cli: Run, base: Path, tmp_path: Path, place: Path) -> None:
