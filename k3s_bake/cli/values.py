@@ -65,9 +65,7 @@ def _wifi(given: Mapping[str, Any]) -> dict[str, Wifi]:
     else:
         Wifi(given["wifi_country"], given["wifi_ssid"], "0" * 64)  # refuses what is wrong before it asks
         if not sys.stdin.isatty():
-            raise UserError(
-                "no terminal to ask for the Wi-Fi's password in", "--wifi-psk-file takes it."
-            )
+            raise UserError("no terminal to ask for the Wi-Fi's password in", "--wifi-psk-file takes it.")
         psk = click.prompt(f"Password of {given['wifi_ssid']}", hide_input=True, err=True)
     return {"wifi": Wifi(given["wifi_country"], given["wifi_ssid"], psk)}
 
