@@ -26,7 +26,9 @@ def test_output(cli: Run, base: Path, k3s: list[str], copy: Path, place: Path, t
 
 
 @pytest.fixture
-def mounted(environment: dict[str, str], base: Path, k3s: list[str], place: Path) -> Callable[..., Done]:
+def mounted(
+    environment: dict[str, str], base: Path, k3s: list[str], place: Path, tmp_path: Path
+) -> Callable[..., Done]:
     """Bake with a tmpfs mounted somewhere, in a mount namespace of the test's own."""
 
     def run(options: str, point: Path, meanwhile: str = "") -> Done:
@@ -35,10 +37,17 @@ def mounted(environment: dict[str, str], base: Path, k3s: list[str], place: Path
             f'[ -e {place}/w.img ] || echo "no image"; exit $code'
         )
         user = ["-r"] if os.geteuid() else []
+        # Root in name only, an ordinary user may not use the appliance that root has in its cache.
+        own = {"LIBGUESTFS_CACHEDIR": str(tmp_path)} if user else {}
         image = ["image", "--role", "worker", "--base", base, *k3s, "--output", place / "w.img"]
         command = ["unshare", "--mount", *user, "sh", "-c", script, point, CLI, *image]
         done = subprocess.run(
-            [*map(str, command)], env=environment, capture_output=True, text=True, timeout=900, check=False
+            [*map(str, command)],
+            env=own | environment,
+            capture_output=True,
+            text=True,
+            timeout=900,
+            check=False,
         )
         return Done(done.returncode, done.stdout, done.stderr)
 
