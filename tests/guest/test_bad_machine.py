@@ -36,18 +36,15 @@ def mounted(
             f'mount -t tmpfs -o {options} none "$0" || exit 99\n{meanwhile}\n"$@"; code=$?\n'
             f'[ -e {place}/w.img ] || echo "no image"; exit $code'
         )
-        user = ["-r"] if os.geteuid() else []
-        # Root in name only, an ordinary user may not use the appliance that root has in its cache.
-        own = {"LIBGUESTFS_CACHEDIR": str(tmp_path)} if user else {}
+        # An ordinary user mounts as root of a namespace of his own, and runs the rest as himself again:
+        # libguestfs keeps an appliance for each user.
+        root, again = ["-r"], ["unshare", "--user", f"--map-user={os.getuid()}", f"--map-group={os.getgid()}"]
+        if os.geteuid() == 0:
+            root, again = [], []
         image = ["image", "--role", "worker", "--base", base, *k3s, "--output", place / "w.img"]
-        command = ["unshare", "--mount", *user, "sh", "-c", script, point, CLI, *image]
+        command = ["unshare", "--mount", *root, "sh", "-c", script, point, *again, CLI, *image]
         done = subprocess.run(
-            [*map(str, command)],
-            env=own | environment,
-            capture_output=True,
-            text=True,
-            timeout=900,
-            check=False,
+            [*map(str, command)], env=environment, capture_output=True, text=True, timeout=900, check=False
         )
         return Done(done.returncode, done.stdout, done.stderr)
 
