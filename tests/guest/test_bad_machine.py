@@ -26,9 +26,7 @@ def test_output(cli: Run, base: Path, k3s: list[str], copy: Path, place: Path, t
 
 
 @pytest.fixture
-def mounted(
-    environment: dict[str, str], base: Path, k3s: list[str], place: Path, tmp_path: Path
-) -> Callable[..., Done]:
+def mounted(environment: dict[str, str], base: Path, k3s: list[str], place: Path) -> Callable[..., Done]:
     """Bake with a tmpfs mounted somewhere, in a mount namespace of the test's own."""
 
     def run(options: str, point: Path, meanwhile: str = "") -> Done:
