@@ -21,7 +21,7 @@ def main() -> None:
     for image in images:
         say(f"Is {image.name} a node?")
         run("inspect", image)
-    say("Two images, ready for a card each:")
+    say("Two images:")
     for image in images:
         print(f"  {image.relative_to(ROOT)}")
     if real:

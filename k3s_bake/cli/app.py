@@ -17,9 +17,13 @@ from k3s_bake.cli.inspect import inspect
 _INTERRUPTED, _BROKEN_PIPE = 130, 141  # 128 + SIGINT, 128 + SIGPIPE, as shells say it
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
 @click.version_option(package_name="k3s-bake")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Turn stock Raspbian images into K3s nodes, offline.
 
     \b
@@ -28,6 +32,8 @@ def cli() -> None:
       k3s-bake image --role worker --cluster home --dry-run
       k3s-bake inspect home-worker.img
     """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 cli.add_command(image)

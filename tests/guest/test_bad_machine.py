@@ -32,7 +32,7 @@ def mounted(environment: dict[str, str], base: Path, k3s: list[str], place: Path
     def run(options: str, point: Path, meanwhile: str = "") -> Done:
         script = (
             f'mount -t tmpfs -o {options} none "$0" || exit 99\n{meanwhile}\n"$@"; code=$?\n'
-            f'[ -e {place}/w.img ] || echo "no image"; exit $code'
+            f'[ -z "$!" ] || kill $! 2> /dev/null\n[ -e {place}/w.img ] || echo "no image"; exit $code'
         )
         # An ordinary user mounts as root of a namespace of his own, and runs the rest as himself again:
         # libguestfs keeps an appliance for each user.
