@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from bake.cache import Home, beside, publish, sha256_of, writing
+from bake.cache import Home, beside, publish, writing
+from bake.digests import remembered
 from bake.download import Web
 from bake.elf import HEAD, elf_machine, elf_size
 from bake.k3s_version import DEFAULT_K3S, K3sVersion
@@ -70,7 +71,7 @@ def resolve_k3s(choice: str, version: str | None, arch: str, home: Home, web: We
     """
     named = K3sVersion.parse(version) if version is not None else None
     if not (K3sVersion.is_one(choice) or _CHANNEL.fullmatch(choice)):
-        return _local_k3s(choice, named, arch, web)
+        return _local_k3s(choice, named, arch, home, web)
     if named is not None:
         raise UserError(
             "--k3s-version is only for a K3s given as a file", f"--k3s {named} asks for that release"
@@ -90,7 +91,7 @@ def resolve_airgap(
     if choice == "none":
         return None
     if choice != "auto":
-        return _local_airgap(choice, arch)
+        return _local_airgap(choice, arch, home)
     if version is None:
         raise UserError(
             "which container images belong to a K3s of unknown version cannot be told",
@@ -140,12 +141,12 @@ def _folder(version: K3sVersion, home: Home) -> Path:
     return home.cache / "k3s" / version.tag
 
 
-def _local_k3s(choice: str, version: K3sVersion | None, arch: str, web: Web) -> K3sArtifact:
+def _local_k3s(choice: str, version: K3sVersion | None, arch: str, home: Home, web: Web) -> K3sArtifact:
     hint = f"--k3s takes a version like {DEFAULT_K3S}, a channel like stable, or the path of a K3s binary"
     path = Path(choice).expanduser()
     if not path.exists() and "/" not in choice:
         raise UserError(f"'{choice}' is no K3s version, channel or file", hint)
-    file = _local_file(path, "K3s binary", hint)
+    file = _local_file(path, "K3s binary", hint, home)
     with path.open("rb") as opened:
         head = opened.read(HEAD)
     machine = elf_machine(head)
@@ -164,10 +165,10 @@ def _described(machine: str | None) -> str:
     return f"a program for {machine}" if machine else "not a program for any known processor"
 
 
-def _local_airgap(choice: str, arch: str) -> Artifact:
+def _local_airgap(choice: str, arch: str, home: Home) -> Artifact:
     hint = f"--airgap takes none, auto, or a path ending in {', '.join(_ARCHIVES)}"
     path = Path(choice).expanduser()
-    file = _local_file(path, "airgap archive", hint)
+    file = _local_file(path, "airgap archive", hint, home)
     if not file.name.endswith(_ARCHIVES):
         raise UserError(f"{path} does not end as an archive that K3s imports", hint)
     official = re.match(r"k3s-airgap-images-(amd64|arm64|arm)\.", file.name)
@@ -178,12 +179,12 @@ def _local_airgap(choice: str, arch: str) -> Artifact:
     return file
 
 
-def _local_file(path: Path, what: str, hint: str) -> Artifact:
+def _local_file(path: Path, what: str, hint: str, home: Home) -> Artifact:
     if not path.exists():
         raise UserError(f"{what} {path} does not exist", hint)
     if not path.is_file():
         raise UserError(f"{what} {path} is not a file", hint)
     try:
-        return Artifact(path, path.name, sha256_of(path), path.stat().st_size)
+        return Artifact(path, path.name, remembered(path, home), path.stat().st_size)
     except PermissionError as error:
         raise UserError(f"{what} {path} cannot be read", "check its permissions") from error

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bake import catalogue
-from bake.cache import Home, locked, sha256_of, writing
+from bake.cache import Home, locked, writing
 from bake.catalogue import image_path
+from bake.digests import remembered
 from bake.download import Web
 from bake.unpack import archive_kind, unpack
 from firstboot.errors import UserError
@@ -53,7 +54,7 @@ def _local(path: Path, home: Home, web: Web) -> ResolvedBase:
         return ResolvedBase(path, path.name, None, str(path))
     # By content, not by name and time: a replaced file is never mistaken for the old one, and the file of a
     # known base shares that base's place. Hashing takes a small part of the time that unpacking would.
-    sha256 = sha256_of(path)
+    sha256 = remembered(path, home)
     image = image_path(sha256, home)
     with writing(image), locked(image, path.name, web.progress.say):
         if not image.is_file():

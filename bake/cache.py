@@ -1,7 +1,6 @@
 """Where downloads and the operator's data live, and how a file gets there whole or not at all."""
 
 import errno
-import hashlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -81,8 +80,3 @@ def publish(part: Path, target: Path) -> None:
 def beside(target: Path, suffix: str) -> Path:
     """``k3s.img`` and ``.part`` give ``k3s.img.part`` (``with_suffix`` would replace)."""
     return target.with_name(target.name + suffix)
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -15,7 +15,8 @@ from debian.deb822 import Deb822
 from debian.debfile import DebFile
 
 from bake import dpkg
-from bake.cache import publish, sha256_of, writing
+from bake.cache import publish, writing
+from bake.digests import sha256_of
 from bake.elf import HEAD, elf_machine
 from bake.progress import Silent
 from bake.spec import Containerd, File

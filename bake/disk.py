@@ -3,16 +3,15 @@
 Nothing here mounts, needs root or writes, but for grow().
 """
 
-import hashlib
 import json
 import os
 import re
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bake import sparse
 from bake.elf import HEAD, elf_machine
 from bake.process import run, stream
 from firstboot.errors import UserError, WorkFailed
@@ -118,8 +117,14 @@ def _no_root(partitions: list[Partition]) -> str:
 
 
 def refuse_dirty(image: Path, disk: Disk) -> None:
-    """UserError where a file system was not closed cleanly: the image of a card that was in use."""
+    """UserError where a file system was not closed cleanly (the image of a card that was in use), or has
+    features that the checkers here do not know."""
     facts = _superblock(image, disk.root)
+    if unknown := re.findall(r"FEATURE_\w+", facts["Filesystem features"]):
+        raise UserError(
+            f"the root of {image} has features that e2fsprogs here do not know: {', '.join(unknown)}",
+            "A newer e2fsprogs does.",
+        )
     clean = facts["Filesystem state"] == "clean" and "needs_recovery" not in facts["Filesystem features"]
     with image.open("rb") as stream:
         stream.seek(disk.boot.start)
@@ -132,6 +137,16 @@ def refuse_dirty(image: Path, disk: Disk) -> None:
         )
 
 
+def written_at(image: Path, root: Partition) -> int:
+    """When the root file system was last written to, in seconds since 1970: the base's own date.
+
+    From the superblock's s_wtime; a file's own date changes with every download and copy.
+    """
+    with image.open("rb") as stream:
+        stream.seek(root.start + 1024 + 0x30)
+        return int.from_bytes(stream.read(4), "little")
+
+
 def free_room(image: Path, part: Partition) -> int:
     """Bytes that the root has free."""
     facts = _superblock(image, part)
@@ -139,8 +154,13 @@ def free_room(image: Path, part: Partition) -> int:
     return max(0, free) * int(facts["Block size"])
 
 
+def features(image: Path, part: Partition) -> frozenset[str]:
+    """What the root's ext4 makes use of, as e2fsprogs name it; ``FEATURE_I17`` where they know no name."""
+    return frozenset(_superblock(image, part)["Filesystem features"].split())
+
+
 def _superblock(image: Path, part: Partition) -> dict[str, str]:
-    text = run("dumpe2fs", "-h", f"{image}?offset={part.start}")
+    text = run("dumpe2fs", "-hf", f"{image}?offset={part.start}")  # -f: with features it does not know, too
     return dict(re.findall(r"^([^:\n]+):[ \t]*(.*)$", text, re.MULTILINE))
 
 
@@ -159,39 +179,15 @@ def architecture(image: Path, part: Partition) -> str:
     return machine
 
 
-def stage(image: Path, part: Partition, files: Mapping[str, Path]) -> dict[str, str]:
-    """Write large files into the root's top folder, under names of their own; ``{sha256: path there}``.
-
-    From outside, by debugfs: through the appliance it would take ten times as long under emulation. It is
-    for a draft whose engine moves them into place, and whose content is verified afterwards: debugfs reports
-    no failure in its exit code.
-    """
-    placed = {sha256: f"/.k3s-bake-{sha256[:16]}" for sha256 in files}
-    with tempfile.TemporaryDirectory(prefix="k3s-bake-") as folder:  # links: debugfs cannot quote every path
-        for sha256, path in files.items():
-            Path(folder, sha256).symlink_to(path.absolute())
-        commands = "".join(f"write {folder}/{sha256} {path}\n" for sha256, path in placed.items())
-        run("debugfs", "-w", "-f", "-", f"{image}?offset={part.start}", stdin=commands)
-    return placed
-
-
-def sha256_in(image: Path, part: Partition, path: str) -> str:
-    """The sha256 of a file of the root, read from outside; of nothing where there is none."""
-    digest = hashlib.sha256()
-    for piece in _content(image, part, path):
-        digest.update(piece)
-    return digest.hexdigest()
-
-
 def _content(image: Path, part: Partition, path: str) -> Iterator[bytes]:
     return stream("debugfs", "-R", f'cat "{path}"', f"{image}?offset={part.start}")
 
 
-def grow(image: Path, disk: Disk, extra: int) -> None:
-    """Make the image and its root partition larger by at least ``extra`` bytes; the disk id stays.
+def grow(image: Path, disk: Disk, extra: int, scratch: Path, epoch: int) -> None:
+    """Make the image and its root, partition and file system, larger by at least ``extra`` bytes.
 
-    The file system in it is grown by the engine that mounts it. UserError where root is not the last
-    partition: nothing can grow past a neighbour.
+    The disk id stays. ``scratch`` is a folder for a copy of the root, ``epoch`` (seconds since 1970) the time
+    of its new superblock. UserError where root is not the last partition: nothing can grow past a neighbour.
     """
     end = disk.root.start + disk.root.size
     if disk.end > end:
@@ -206,28 +202,27 @@ def grow(image: Path, disk: Disk, extra: int) -> None:
         run("sfdisk", "--relocate", "gpt-bak-std", str(image))
     script = f"start={disk.root.start // SECTOR}, size={(target - disk.root.start) // SECTOR}"
     run("sfdisk", "--no-reread", "--no-tell-kernel", "-N", str(disk.root.number), str(image), stdin=script)
+    _grow_root(image, disk.root, target - disk.root.start, scratch / "root", epoch)
 
 
-def check(image: Path, disk: Disk, scratch: Path) -> None:
-    """Both file systems by their own checkers, read-only. WorkFailed where one finds anything.
+def _grow_root(image: Path, root: Partition, size: int, taken_out: Path, epoch: int) -> None:
+    """Never resize2fs at an offset: it would set the size of the whole image to that of the file system."""
+    sparse.copy_out(image, root.start, root.size, taken_out)
+    os.truncate(taken_out, size)
+    # -f: without a check before, the bake ends with one. The variable is all that sets resize2fs's clock.
+    run("resize2fs", "-f", str(taken_out), env={"E2FSPROGS_FAKE_TIME": str(epoch)})
+    sparse.copy_in(taken_out, image, root.start)
+    taken_out.unlink()
 
-    ``scratch`` is a folder for a copy of the FAT: fsck.fat has no offset option.
-    """
+
+def check_root(image: Path, disk: Disk) -> None:
+    """By its own checker, read-only. WorkFailed where it finds anything."""
     run("e2fsck", "-fn", f"{image}?offset={disk.root.start}")
+
+
+def check_boot(image: Path, disk: Disk, scratch: Path) -> None:
+    """The same of the FAT. ``scratch`` is a folder for a copy of it: fsck.fat has no offset option."""
     fat = scratch / "fat"
-    copy_range(image, fat, disk.boot.start, disk.boot.size)
+    sparse.copy_out(image, disk.boot.start, disk.boot.size, fat)
     run("fsck.fat", "-n", str(fat))
     fat.unlink()
-
-
-def copy_range(image: Path, into: Path, start: int, size: int) -> None:
-    """Part of an image as a file; runs of zeros become holes."""
-    zeros = bytes(_ALIGN)
-    with image.open("rb") as source, into.open("wb") as target:
-        source.seek(start)
-        for at in range(0, size, _ALIGN):
-            chunk = source.read(min(_ALIGN, size - at))
-            if chunk != zeros[: len(chunk)]:
-                target.seek(at)
-                target.write(chunk)
-        target.truncate(size)

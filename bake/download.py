@@ -22,7 +22,8 @@ from tenacity import (
 )
 from urllib3.exceptions import HTTPError as TransferError
 
-from bake.cache import beside, locked, publish, sha256_of, writing
+from bake.cache import beside, locked, publish, writing
+from bake.digests import sha256_of
 from bake.progress import Progress, Silent
 from firstboot.errors import UserError, WorkFailed
 

@@ -5,15 +5,11 @@ import errno
 import fcntl
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from bake.cache import publish
 from firstboot.errors import UserError, WorkFailed
-
-_STEP = 16 << 20  # bytes between two words on progress
-
-_FICLONE = 0x40049409  # linux/fs.h: share all of a file's blocks, where the file system can (btrfs, XFS)
 
 
 class Draft:
@@ -121,58 +117,6 @@ def _worded(folder: Path) -> Iterator[None]:
                 f"cannot write to {folder}: {error.strerror}", "Choose another --output."
             ) from error
         raise
-
-
-def copy_sparsely(source: Path, target: Path, done: Callable[[int], None]) -> None:
-    """Copy a file without its holes; where the file system can, without copying anything.
-
-    ``done`` is told the bytes copied since it was last called.
-    """
-    with source.open("rb") as reading, target.open("xb") as writing:
-        size = os.fstat(reading.fileno()).st_size
-        try:
-            fcntl.ioctl(writing.fileno(), _FICLONE, reading.fileno())
-        except OSError:
-            writing.truncate(size)
-            _copy_data(reading.fileno(), writing.fileno(), size, done)
-        else:
-            done(size)
-
-
-def _copy_data(source: int, target: int, size: int, done: Callable[[int], None]) -> None:
-    at = 0
-    while at < size:
-        try:
-            start = os.lseek(source, at, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno != errno.ENXIO:
-                raise
-            start = end = size  # only a hole is left
-        else:
-            end = os.lseek(source, start, os.SEEK_HOLE)
-        done(start - at)
-        at = start
-        while at < end:
-            copied = _copy_piece(source, target, at, min(_STEP, end - at))
-            if not copied:
-                raise OSError(errno.EIO, "the base image became shorter while it was copied")
-            done(copied)
-            at += copied
-
-
-def _copy_piece(source: int, target: int, at: int, size: int) -> int:
-    """Bytes copied; within the kernel where it can, which is not from one file system to another."""
-    try:
-        return os.copy_file_range(source, target, size, at, at)
-    except OSError as error:
-        if error.errno not in (errno.EXDEV, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
-            raise
-    return os.pwrite(target, os.pread(source, size, at), at)
-
-
-def used(path: Path) -> int:
-    """Bytes that a sparse file takes on its disk."""
-    return path.stat().st_blocks * 512
 
 
 def require_room(folder: Path, needed: int) -> None:

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from firstboot.errors import UserError
+
 SWAP_OFF = "# k3s-bake: swap off: "
 """Goes before a swap line, so that taking it away restores the line."""
 
@@ -30,6 +32,18 @@ def boot_folder(text: str) -> str | None:
     found = [mount.point.rstrip("/") for mount in mounts(text) if mount.kind in ("vfat", "msdos")]
     under_boot = [point for point in found if point == "/boot" or point.startswith("/boot/")]
     return next(iter(sorted(under_boot, key=_firmware_first)), None)
+
+
+def require_boot_folder(text: str | None) -> str:
+    """The same for an image whose fstab may be missing. UserError where it says nothing of use."""
+    if text is None:
+        raise UserError(
+            "the image has no /etc/fstab: its root is not a Linux system", "Use a Raspbian image."
+        )
+    point = boot_folder(text)
+    if point is None:
+        raise UserError("the image's fstab mounts no FAT partition", "Is it an image for Raspberry Pi?")
+    return point
 
 
 def _firmware_first(point: str) -> int:

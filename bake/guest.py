@@ -15,7 +15,7 @@ from typing import Any
 
 from bake.appliance import launched, says, worded
 from bake.disk import Disk
-from bake.fstab import boot_folder
+from bake.fstab import require_boot_folder
 from firstboot.edits import Edit, Link, Remove, Write, check_path, owner_of, parent_mode
 from firstboot.errors import UserError
 from firstboot.snapshot import (
@@ -42,32 +42,18 @@ def opened(
     disk: Disk,
     say: Callable[[str], None],
     *,
-    readonly: bool = False,
-    grown: bool = False,
     staged: Mapping[str, str] | None = None,
+    readonly: bool = False,
 ) -> Iterator["GuestTree"]:
-    """The image's tree. On leaving without an error all is written and the image is closed.
-
-    ``readonly`` leaves the file as it is, whatever is applied. ``grown`` makes the root file system fill its
-    partition first. ``staged`` are large files that lie in the image already, as ``{sha256: path}``: a Place
-    moves its file from there, and what is left of them goes. Raises UserError where libguestfs or what it
-    needs is missing.
-    """
-    staged = staged or {}
+    """The image's tree, as bake.engine.opened tells it. UserError where libguestfs is missing."""
+    staged = {sha256: f"/{name}" for sha256, name in (staged or {}).items()}
     guest = launched(image, say, readonly)
     try:
         root, boot = (f"/dev/sda{part.number}" for part in (disk.root, disk.boot))
         with worded("the file systems of the image"):
-            if grown:
-                guest.e2fsck(root, correct=True)
-                guest.resize2fs(root)
             mount = guest.mount_ro if readonly else guest.mount
             mount(root, "/")
-            point = boot_folder(_fstab(guest))
-            if point is None:
-                raise UserError(
-                    "the image's fstab mounts no FAT partition", "Is it an image for Raspberry Pi?"
-                )
+            point = require_boot_folder(_fstab(guest))
             mount(boot, point)
         yield GuestTree(guest, point, staged)
         with worded("closing the image"):
@@ -78,13 +64,11 @@ def opened(
         guest.close()
 
 
-def _fstab(guest: Any) -> str:
+def _fstab(guest: Any) -> str | None:
     try:
         return str(guest.read_file("/etc/fstab").decode("utf-8", "replace"))
-    except RuntimeError as error:
-        raise UserError(
-            "the image has no /etc/fstab: its root is not a Linux system", "Use a Raspbian image."
-        ) from error
+    except RuntimeError:
+        return None
 
 
 class GuestTree:

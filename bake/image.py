@@ -2,25 +2,32 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
-from bake import bmap, disk, guest, kvm, manifest, spec_json
+from bake import bmap, disk, e2fs, engine, ext4, manifest, spec_json
 from bake.base import ResolvedBase
-from bake.cache import sha256_of
+from bake.cache import Home
+from bake.digests import remembered
 from bake.disk import Disk
-from bake.draft import Draft, copy_sparsely, drafting, require_room, used
+from bake.draft import Draft, drafting, require_room
+from bake.engine import Engine
 from bake.node import PROBES, Plan, plan
 from bake.progress import Progress
+from bake.sparse import copy_sparsely, used
 from bake.spec import NodeSpec
+from bake.timings import Timings
 from firstboot.edits import Place
 from firstboot.errors import UserError, WorkFailed
-from firstboot.snapshot import Snapshot
+from firstboot.snapshot import File, Probe, Snapshot
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _SLACK = 32 << 20
 """Bytes: what file system structures and the small edits may take besides the staged files."""
@@ -33,7 +40,11 @@ class Job:
     sources: Mapping[str, Path]
     """sha256 -> the file to stage."""
     output: Path
+    home: Home
     force: bool = False
+    engine: Engine = Engine.AUTO
+    epoch: int | None = None
+    """The time of all that is written, in seconds since 1970; None: the base's own, its last write."""
 
     @property
     def staged(self) -> int:
@@ -49,6 +60,8 @@ class Baked:
     plan: Plan
     grown: int
     """Bytes by which the image is larger than its base."""
+    timings: Mapping[str, float]
+    """Seconds by part of the work."""
 
 
 def manifest_path(image: Path) -> Path:
@@ -59,57 +72,150 @@ def bmap_path(image: Path) -> Path:
     return image.with_name(image.name + ".bmap")
 
 
-def preview(job: Job, progress: Progress) -> Plan:
-    """What bake() would do. Writes nothing."""
-    layout = _check_base(job)
-    with mounted(job.base.path, layout, progress, readonly=True) as tree:
-        return plan(job.spec, tree.read(PROBES))
+def preview(jobs: Sequence[Job], progress: Progress) -> list[Plan]:
+    """What bake() would do for each job of one base. Writes nothing."""
+    base, wanted = jobs[0].base.path, jobs[0].engine
+    layout = _check_base(base)
+    chosen = engine.choose(wanted, base, layout, progress.say)
+    with engine.opened(chosen, base, layout, progress.say, readonly=True) as tree:
+        found = tree.read(PROBES)
+    return [plan(job.spec, found) for job in jobs]
 
 
-def bake(job: Job, progress: Progress) -> Baked:
-    """Make the image. It appears at the end, whole and checked, or not at all.
+def bake(jobs: Sequence[Job], progress: Progress) -> Iterator[Baked]:
+    """Make images from one base with the same parts. Each appears when it is whole and checked, or never.
 
-    Raises UserError for what a person can mend, WorkFailed where the work could not be done. The base is
-    only ever read.
+    What they have in common is made once. Raises UserError for what a person can mend, WorkFailed where the
+    work could not be done; images that were made by then stay. The base is only ever read.
     """
-    layout = _check_base(job)
-    check_output(job.output, job.base.path, force=job.force)
-    require_room(job.output.parent, used(job.base.path) + job.staged + layout.boot.size + _SLACK)
-    with ThreadPoolExecutor(2) as pool, drafting(job.output) as draft:
-        pool.submit(kvm.works)  # takes its time where the answer is no
-        base_sha256 = (
-            pool.submit(sha256_of, job.base.path) if job.base.sha256 is None else _done(job.base.sha256)
-        )
-        _copy(job.base.path, draft, progress)
-        extra = _missing_room(draft.image, layout, job.staged)
+    first = jobs[0]
+    layout = _check_base(first.base.path)
+    for job in jobs:
+        check_output(job.output, first.base.path, force=job.force)
+    chosen = engine.choose(first.engine, first.base.path, layout, progress.say)
+    images = 1 if len(jobs) == 1 else len(jobs) + 1
+    room = used(first.base.path) + first.staged + layout.boot.size + _SLACK
+    require_room(first.output.parent, room * images)
+    with ThreadPoolExecutor(1) as pool:
+        base_sha256 = pool.submit(lambda: first.base.sha256 or remembered(first.base.path, first.home))
+        make = _Maker(layout, chosen, progress, base_sha256)
+        if len(jobs) == 1:
+            with drafting(first.output) as draft:
+                make.common(first, draft)
+                yield make.image(first, draft)
+            return
+        with drafting(first.output.with_name("common part")) as common:
+            make.common(first, common)
+            for job in jobs:
+                with drafting(job.output) as draft:
+                    make.clone(common, draft)
+                    yield make.image(job, draft)
+
+
+class _Maker:
+    """Makes images from one base with the same parts."""
+
+    def __init__(self, base: Disk, chosen: Engine, progress: Progress, base_sha256: Future[str]) -> None:
+        self._layout = base
+        self._engine = chosen
+        self._progress = progress
+        self._base_sha256 = base_sha256
+        self._staged: Mapping[str, str] = {}
+        self._timings = Timings()
+
+    def common(self, job: Job, draft: Draft) -> None:
+        """The base, made larger where that is needed, with the large files in it."""
+        epoch = job.epoch if job.epoch is not None else disk.written_at(job.base.path, self._layout.root)
+        self._copy(job.base.path, draft)
+        extra = _missing_room(draft.image, self._layout, job.staged)
         if extra:
-            disk.grow(draft.image, layout, extra)
-            layout = disk.read_disk(draft.image)
-        staged = {} if extra else disk.stage(draft.image, layout.root, job.sources)
-        with mounted(draft.image, layout, progress, grown=bool(extra), staged=staged) as tree:
-            todo = plan(job.spec, tree.read(PROBES))
-            with progress.task(f"applying {len(todo.steps)} edits", None):
-                tree.apply(todo.edits, {sha256: str(path) for sha256, path in job.sources.items()})
-                tree.flush()
-            placed = {edit.path: edit.sha256 for edit in todo.edits if isinstance(edit, Place)}
-            _refuse_leftovers(job.spec, tree.read(PROBES, placed))
-        with progress.task("checking files and file systems", None):
-            _verify(draft.image, layout, placed)
-            disk.check(draft.image, layout, draft.folder)
-        with progress.task("mapping the blocks", None):
-            block_map = bmap.describe(draft.image, layout)
+            with self._task("grow", "making the root larger"):
+                disk.grow(draft.image, self._layout, extra, draft.folder, epoch)
+                self._layout = disk.read_disk(draft.image)
+        with self._task("stage", "staging K3s"):
+            self._staged = ext4.stage(draft.image, self._layout.root.start, epoch, job.sources)
+
+    def clone(self, common: Draft, draft: Draft) -> None:
+        self._copy(common.image, draft)
+
+    def image(self, job: Job, draft: Draft) -> Baked:
+        """One node's own image, from the common part in its draft to its place."""
+        todo, placed = self._edit(job, draft.image)
+        block_map = self._check(draft, placed)
+        timings, self._timings = self._timings, Timings()
         grown = draft.image.stat().st_size - job.base.path.stat().st_size
         texts = {
             bmap_path(job.output): block_map,
-            manifest_path(job.output): _manifest(job, todo, base_sha256.result(), grown),
+            manifest_path(job.output): _manifest(job, todo, self._base_sha256.result(), grown, timings),
         }
         draft.publish(texts, private=todo.secret or _is_private(job.base.path), force=job.force)
-    return Baked(job.output, manifest_path(job.output), bmap_path(job.output), todo, grown)
+        return Baked(
+            job.output, manifest_path(job.output), bmap_path(job.output), todo, grown, timings.seconds
+        )
+
+    def _edit(self, job: Job, image: Path) -> tuple[Plan, dict[str, str]]:
+        """The plan that was carried out, and the sha256 of each large file by its path."""
+        span = self._timings.span
+        with ExitStack() as stack:
+            with self._task("open", "opening the image"):
+                opening = engine.opened(
+                    self._engine,
+                    image,
+                    self._layout,
+                    self._progress.say,
+                    staged=self._staged,
+                    epoch=job.epoch,
+                )
+                tree = stack.enter_context(opening)
+            with span("read"):
+                found = tree.read(PROBES)
+            with span("plan"):
+                todo = plan(job.spec, found)
+            with self._task("apply", f"applying {len(todo.steps)} edits"):
+                tree.apply(todo.edits, {sha256: str(path) for sha256, path in job.sources.items()})
+                tree.flush()
+            placed = {edit.path: edit.sha256 for edit in todo.edits if isinstance(edit, Place)}
+            with span("re-read"):
+                found = tree.read(PROBES, placed)
+            with span("plan"):
+                _refuse_leftovers(job.spec, found)
+        return todo, placed
+
+    def _check(self, draft: Draft, placed: Mapping[str, str]) -> str:
+        """The block map. All at once: each part reads what the last one has just brought to memory."""
+        image, layout = draft.image, self._layout
+        with self._progress.task("checking files and file systems", None), ThreadPoolExecutor(4) as pool:
+            checks = [
+                pool.submit(self._timed, "check", disk.check_root, image, layout),
+                pool.submit(self._timed, "check boot", disk.check_boot, image, layout, draft.folder),
+                pool.submit(self._timed, "verify", _verify, image, layout, placed),
+            ]
+            block_map = pool.submit(self._timed, "hash", bmap.describe, image, layout)
+            for check in checks:
+                check.result()
+            return block_map.result()
+
+    def _timed(self, part: str, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        with self._timings.span(part):
+            return work(*args, **kwargs)
+
+    def _copy(self, source: Path, draft: Draft) -> None:
+        with (
+            self._timings.span("copy"),
+            self._progress.task("copying the base", source.stat().st_size) as advance,
+        ):
+            copy_sparsely(source, draft.image, advance)
+        draft.image.chmod(0o600)  # until it is known whether it holds a secret
+
+    @contextmanager
+    def _task(self, part: str, title: str) -> Iterator[None]:
+        with self._timings.span(part), self._progress.task(title, None):
+            yield
 
 
-def _check_base(job: Job) -> Disk:
-    layout = disk.read_disk(job.base.path)
-    disk.refuse_dirty(job.base.path, layout)
+def _check_base(base: Path) -> Disk:
+    layout = disk.read_disk(base)
+    disk.refuse_dirty(base, layout)
     return layout
 
 
@@ -133,18 +239,6 @@ def _is_private(base: Path) -> bool:
     return base.stat().st_mode & 0o077 == 0
 
 
-def _done(value: str) -> "Future[str]":
-    future: Future[str] = Future()
-    future.set_result(value)
-    return future
-
-
-def _copy(base: Path, draft: Draft, progress: Progress) -> None:
-    with progress.task("copying the base", base.stat().st_size) as advance:
-        copy_sparsely(base, draft.image, advance)
-    draft.image.chmod(0o600)  # until it is known whether it holds a secret
-
-
 def _missing_room(image: Path, layout: Disk, staged: int) -> int:
     """Bytes by which root must grow; with a twentieth for the file system's own."""
     needed = staged + _SLACK
@@ -152,20 +246,13 @@ def _missing_room(image: Path, layout: Disk, staged: int) -> int:
     return 0 if needed <= free else (needed - free) * 21 // 20
 
 
-@contextmanager
-def mounted(image: Path, layout: Disk, progress: Progress, **how: Any) -> Iterator[guest.GuestTree]:
-    """The tree of an image, closed and written at the end. What it means: bake.guest.opened."""
-    with ExitStack() as stack:
-        with progress.task("opening the image", None):
-            opening = guest.opened(image, layout, progress.say, **how)
-            tree = stack.enter_context(opening)
-        yield tree
-
-
 def _verify(image: Path, layout: Disk, placed: Mapping[str, str]) -> None:
-    """Large files, read back from outside the appliance."""
+    """Large files, read back."""
+    with e2fs.opened(image, layout) as tree:
+        found = tree.read([Probe(path, "digest") for path in placed])
     for path, sha256 in placed.items():
-        if disk.sha256_in(image, layout.root, path) != sha256:
+        there = found.get(path)
+        if not isinstance(there, File) or there.sha256 != sha256:
             raise WorkFailed(f"{path} in the image is not what was staged", "Run it again; is the disk full?")
 
 
@@ -181,7 +268,7 @@ def _refuse_leftovers(spec: NodeSpec, found: Snapshot) -> None:
         raise WorkFailed(f"the image did not take {len(left.steps)} edits: {paths}", hint)
 
 
-def _manifest(job: Job, todo: Plan, base_sha256: str, grown: int) -> str:
+def _manifest(job: Job, todo: Plan, base_sha256: str, grown: int, timings: Timings) -> str:
     data: dict[str, Any] = {
         "tool": f"k3s-bake {version('k3s-bake')}",
         "base": {"name": job.base.name, "source": job.base.source, "sha256": base_sha256},
@@ -191,6 +278,7 @@ def _manifest(job: Job, todo: Plan, base_sha256: str, grown: int) -> str:
         },
         "spec": spec_json.to_json(job.spec),
         "grown": grown,
+        "seconds": timings.rounded(),
         "notes": [{"concern": concern, "text": text} for concern, text in todo.notes],
         "edits": manifest.steps(todo),
     }

@@ -4,9 +4,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from bake import disk, spec_json
+from bake import disk, engine, spec_json
 from bake.concerns import k3s, record
-from bake.image import mounted
+from bake.engine import Engine
 from bake.node import CONCERNS, PROBES, Step, plan
 from bake.progress import Progress
 from bake.spec import File, K3s, NodeSpec, Role
@@ -30,7 +30,7 @@ class Inspection:
         return not any(self.missing.values())
 
 
-def inspect(image: Path, role: Role, progress: Progress) -> Inspection:
+def inspect(image: Path, role: Role, progress: Progress, wanted: Engine = Engine.AUTO) -> Inspection:
     """Hold an image against its own record, or, without one, against a plain node of that role.
 
     Writes nothing. UserError for what is no card image.
@@ -38,7 +38,8 @@ def inspect(image: Path, role: Role, progress: Progress) -> Inspection:
     if not image.is_file():
         raise UserError(f"there is no image {image}", "inspect takes the path of a raw card image.")
     layout = disk.read_disk(image)
-    with mounted(image, layout, progress, readonly=True) as tree:
+    chosen = engine.choose(wanted, image, layout, progress.say)
+    with engine.opened(chosen, image, layout, progress.say, readonly=True) as tree:
         found = tree.read(PROBES)
     return compare(found, role)
 

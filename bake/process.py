@@ -3,7 +3,7 @@
 import os
 import re
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from firstboot.errors import UserError, WorkFailed
 
@@ -13,7 +13,13 @@ _PACKAGES = {
     "debugfs": "e2fsprogs",
     "dumpe2fs": "e2fsprogs",
     "e2fsck": "e2fsprogs",
+    "resize2fs": "e2fsprogs",
     "fsck.fat": "dosfstools",
+    "mcopy": "mtools",
+    "mdel": "mtools",
+    "mdir": "mtools",
+    "mmd": "mtools",
+    "mtype": "mtools",
     "qemu-system-x86_64": "qemu-system-x86",
 }
 """Debian's package for each tool, for the hint when it is missing."""
@@ -21,10 +27,18 @@ _PACKAGES = {
 _VERSION = re.compile(r"(debugfs|dumpe2fs|e2fsck|fsck\.fat) \d")
 
 
-def run(*command: str, stdin: str = "", accept: Sequence[int] = (0,), timeout: float | None = None) -> str:
+def run(
+    *command: str,
+    stdin: str = "",
+    accept: Sequence[int] = (0,),
+    timeout: float | None = None,
+    keep_open: Sequence[int] = (),
+    env: Mapping[str, str] | None = None,
+) -> str:
     """Standard output of a tool, as text.
 
     Messages come in English whatever the locale; /sbin is looked into, which an ordinary user's PATH lacks.
+    ``keep_open`` are open files that the tool finds under ``/proc/self/fd``; ``env`` adds variables.
     Raises UserError where the tool is missing, WorkFailed with its last words where its exit code is not
     among those accepted, subprocess.TimeoutExpired after ``timeout`` seconds.
     """
@@ -35,8 +49,9 @@ def run(*command: str, stdin: str = "", accept: Sequence[int] = (0,), timeout: f
             capture_output=True,
             text=True,
             errors="replace",
-            env=_env(),
+            env=_env(env),
             timeout=timeout,
+            pass_fds=keep_open,
         )
     except FileNotFoundError as error:
         raise _missing(command[0]) from error
@@ -52,13 +67,25 @@ def run(*command: str, stdin: str = "", accept: Sequence[int] = (0,), timeout: f
     return done.stdout
 
 
-def stream(*command: str, chunk: int = 1 << 20) -> Iterator[bytes]:
+def answer(*command: str, stdin: bytes, keep_open: Sequence[int] = ()) -> tuple[bytes, str]:
+    """What a tool says on standard output, and on standard error: for tools whose exit code means nothing.
+
+    ``keep_open`` are open files that the tool finds under ``/proc/self/fd``. UserError where it is missing.
+    """
+    try:
+        done = subprocess.run(command, input=stdin, capture_output=True, env=_env(), pass_fds=keep_open)
+    except FileNotFoundError as error:
+        raise _missing(command[0]) from error
+    return done.stdout, done.stderr.decode("utf-8", "replace")
+
+
+def stream(*command: str, chunk: int = 1 << 20, env: Mapping[str, str] | None = None) -> Iterator[bytes]:
     """Standard output of a tool as it comes, in pieces; a caller that has seen enough just stops.
 
     The exit code is not looked at: for tools whose exit code means nothing. UserError where it is missing.
     """
     try:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=_env())
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=_env(env))
     except FileNotFoundError as error:
         raise _missing(command[0]) from error
     with process:
@@ -69,8 +96,9 @@ def stream(*command: str, chunk: int = 1 << 20) -> Iterator[bytes]:
             process.kill()
 
 
-def _env() -> dict[str, str]:
-    return dict(os.environ, LC_ALL="C", PATH=os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin")
+def _env(more: Mapping[str, str] | None = None) -> dict[str, str]:
+    path = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
+    return {**os.environ, "LC_ALL": "C.UTF-8", "PATH": path, **(more or {})}
 
 
 def _missing(tool: str) -> UserError:

@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,17 @@ from bake.artifacts import Artifact, resolve_airgap, resolve_k3s
 from bake.cache import Home
 from bake.catalogue import DEFAULT_BASE
 from bake.download import Web
+from bake.engine import Engine
 from bake.k3s_version import DEFAULT_K3S, K3sVersion
 from bake.spec import Containerd, File, K3s, NodeSpec
 
 
 @dataclass(frozen=True)
 class Wish:
-    """One image, in a person's words."""
+    """Images of one base with the same parts, in a person's words."""
 
-    output: Path
+    nodes: Mapping[Path, Mapping[str, Any]]
+    """The image of each node, and its values of NodeSpec."""
     base: str = DEFAULT_BASE
     k3s: str = DEFAULT_K3S
     """Version, channel or path."""
@@ -32,14 +34,14 @@ class Wish:
     """``none``, ``auto`` or a path; None: auto, where the K3s is a release."""
     containerd: tuple[Path, ...] = ()
     """Archives; none: the one in K3s."""
-    node: Mapping[str, Any] = field(default_factory=dict)
-    """Values of NodeSpec."""
     force: bool = False
+    engine: Engine = Engine.AUTO
 
 
-def job(wish: Wish, home: Home, web: Web) -> image.Job:
-    """The job, with all that it needs on this machine. UserError and WorkFailed as those it calls."""
-    NodeSpec(k3s=K3s(File("k3s", "0" * 64, 0)), **wish.node)  # refuses bad values before long downloads
+def jobs(wish: Wish, home: Home, web: Web) -> list[image.Job]:
+    """The jobs, with all that they need on this machine. UserError and WorkFailed as those it calls."""
+    for values in wish.nodes.values():
+        NodeSpec(k3s=K3s(File("k3s", "0" * 64, 0)), **values)  # refuses bad values before long downloads
     base = bases.resolve(wish.base, home, web)
     layout = disk.read_disk(base.path)
     arch = disk.architecture(base.path, layout.root)
@@ -48,8 +50,11 @@ def job(wish: Wish, home: Home, web: Web) -> image.Job:
     if wish.containerd:
         containerd, programs = containerd_archive.unpack(wish.containerd, arch, home.cache / "containerd")
         sources |= programs
-    spec = NodeSpec(k3s=k3s, containerd=containerd, not_before=_today(), **wish.node)
-    return image.Job(base, spec, sources, wish.output, wish.force)
+    made = []
+    for output, values in wish.nodes.items():
+        spec = NodeSpec(k3s=k3s, containerd=containerd, not_before=_today(), **values)
+        made.append(image.Job(base, spec, sources, output, home, wish.force, wish.engine, _epoch()))
+    return made
 
 
 def _k3s(wish: Wish, arch: str, home: Home, web: Web) -> tuple[K3s, dict[str, Path]]:
@@ -66,10 +71,16 @@ def _airgap(wish: Wish, version: K3sVersion | None) -> str:
     return "none" if wish.containerd or version is None or wish.k3s_version else "auto"
 
 
-def _today() -> date:
-    """The day in UTC; SOURCE_DATE_EPOCH (reproducible-builds.org) takes the clock's place."""
+def _epoch() -> int | None:
+    """SOURCE_DATE_EPOCH (reproducible-builds.org): the time of all that is written, and of the bake."""
     given = os.environ.get("SOURCE_DATE_EPOCH", "")
-    return datetime.fromtimestamp(int(given) if given.isdecimal() else time.time(), UTC).date()
+    return int(given) if given.isdecimal() else None
+
+
+def _today() -> date:
+    """The day in UTC."""
+    epoch = _epoch()
+    return datetime.fromtimestamp(time.time() if epoch is None else epoch, UTC).date()
 
 
 def _file(artifact: Artifact) -> File:

@@ -1,6 +1,7 @@
 """Plans and results for people: tables and diffs. Secrets never get here: they are shown as such."""
 
 import difflib
+from collections.abc import Mapping
 
 from rich.console import Console
 from rich.markup import escape
@@ -42,6 +43,14 @@ def plan_table(plan: Plan) -> Table:
             if noted == concern.name:
                 table.add_row(name, "[dim]note[/]", f"[dim]{shown(text)}[/]")
                 name = ""
+    return table
+
+
+def timings_table(seconds: Mapping[str, float]) -> Table:
+    """A row a part of the work; parts that ran at once each count in full."""
+    table = _table("part", "seconds")
+    for part, took in seconds.items():
+        table.add_row(part, f"{took:.3f}")
     return table
 
 

@@ -10,12 +10,15 @@ import click
 from bake import cache, cluster_file, manifest, spec_json, wish
 from bake import image as recipe
 from bake.catalogue import DEFAULT_BASE
+from bake.cluster_file import ClusterFile
 from bake.download import Web
+from bake.engine import Engine
 from bake.k3s_version import DEFAULT_K3S
 from bake.node import Plan
 from bake.spec import Datastore, Role
+from firstboot.errors import UserError
 from k3s_bake import report
-from k3s_bake.cli.values import node_values, wish_values
+from k3s_bake.cli.values import engine_option, node_values, wish_values
 from k3s_bake.progress import Bars
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -36,6 +39,7 @@ _what = _options(
     click.option("--file", "file", type=_FILE, help="cluster.toml; options given here win over it."),
     click.option("--cluster", help="Name of the cluster.  [default: k3s]"),
     click.option("--name", help="Host and node name.  [default: <cluster>-<role>]"),
+    click.option("--all", "every", is_flag=True, help="An image for each node in the file."),
 )
 _parts = _options(
     click.option("--base", help=f"Name ('k3s-bake bases') or path.  [default: {DEFAULT_BASE}]"),
@@ -80,10 +84,14 @@ _lan = _options(
     click.option("--interface", help="For --address.  [default: eth0]"),
 )
 _how = _options(
-    click.option("--output", type=_FILE, help="[default: ./<cluster>-<name or role>.img]"),
+    click.option(
+        "--output", type=_FILE, help="[default: ./<cluster>-<name or role>.img]; with --all a folder."
+    ),
     click.option("--force", is_flag=True, help="Replace an existing output."),
     click.option("--offline", is_flag=True, help="Use the cache only."),
     click.option("--mirror", help="URL that takes the place of every server."),
+    engine_option,
+    click.option("--timings", is_flag=True, help="Show where the time went."),
     click.option("--dry-run", is_flag=True, help="Show what would change, as a diff; write nothing."),
     click.option("--json", "as_json", is_flag=True, help="For programs."),
 )
@@ -96,7 +104,9 @@ _how = _options(
 @_access
 @_lan
 @_how
-def image(dry_run: bool, as_json: bool, offline: bool, mirror: str | None, **given: Any) -> None:
+def image(
+    dry_run: bool, as_json: bool, timings: bool, offline: bool, mirror: str | None, **given: Any
+) -> None:
     """Bake a base image into a node's image, without booting it and without root.
 
     \b
@@ -105,30 +115,55 @@ def image(dry_run: bool, as_json: bool, offline: bool, mirror: str | None, **giv
       k3s-bake image --role master --cluster home --authorized-key ~/.ssh/id_ed25519.pub
       k3s-bake image --role worker --base my.img --k3s ./k3s-armhf --airgap none --output w.img
       k3s-bake image --role worker --dry-run
+      k3s-bake image --file cluster.toml --all
     """
     progress = Bars()
     web = Web(progress, mirror=mirror, offline=offline)
     wished = _wish(given)
     if not dry_run:  # downloads are long: what can be refused is refused before them
-        recipe.check_output(wished.output, Path(wished.base), force=wished.force)
-    job = wish.job(wished, cache.home(), web)
+        for output in wished.nodes:
+            recipe.check_output(output, Path(wished.base), force=wished.force)
+    jobs = wish.jobs(wished, cache.home(), web)
     if dry_run:
-        todo = recipe.preview(job, progress)
-        _show(job, todo, as_json)
+        _show(jobs, recipe.preview(jobs, progress), as_json, given["every"])
         return
-    baked = recipe.bake(job, progress)
+    made = []
+    for job, baked in zip(jobs, recipe.bake(jobs, progress), strict=True):
+        if as_json:
+            made.append(_data(job, baked.plan) | _files(baked) | {"seconds": dict(baked.timings)})
+        else:
+            _print(baked, timings)
     if as_json:
-        data = {"image": str(baked.image), "manifest": str(baked.manifest), "bmap": str(baked.bmap)}
-        click.echo(json.dumps(data | _data(job, baked.plan), indent=2))
-    else:
-        _print(baked)
+        click.echo(json.dumps(made if given["every"] else made[0], indent=2))
 
 
 def _wish(given: dict[str, Any]) -> wish.Wish:
     file = cluster_file.load(given["file"]) if given["file"] else None
+    nodes = _every_node(given, file) if given["every"] else _one_node(given, file)
+    values = wish_values(given, file)
+    return wish.Wish(nodes, force=given["force"], engine=Engine(given["engine"]), **values)
+
+
+def _one_node(given: dict[str, Any], file: ClusterFile | None) -> dict[Path, dict[str, Any]]:
     node = node_values(given, file)
-    output = given["output"] or Path(f"{node.get('cluster', 'k3s')}-{node.get('name') or node['role']}.img")
-    return wish.Wish(output=output, node=node, force=given["force"], **wish_values(given, file))
+    return {given["output"] or Path(_file_name(node)): node}
+
+
+def _every_node(given: dict[str, Any], file: ClusterFile | None) -> dict[Path, dict[str, Any]]:
+    if given["name"] or given["address"]:
+        raise UserError("--name and --address are one node's", "Leave them out with --all.")
+    named = [node for node in file.nodes if node.name and given["role"] in (None, node.role)] if file else []
+    if not named:
+        raise UserError("--all found no [[node]] with a name", "--file names the cluster.toml that has them.")
+    folder = given["output"] or Path()
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder", "With --all, --output is the folder for the images.")
+    nodes = (node_values(given | {"role": node.role, "name": node.name}, file) for node in named)
+    return {folder / _file_name(node): node for node in nodes}
+
+
+def _file_name(node: dict[str, Any]) -> str:
+    return f"{node.get('cluster', 'k3s')}-{node.get('name') or node['role']}.img"
 
 
 def _data(job: recipe.Job, plan: Plan) -> dict[str, Any]:
@@ -136,19 +171,27 @@ def _data(job: recipe.Job, plan: Plan) -> dict[str, Any]:
     return {"spec": spec_json.to_json(job.spec), "notes": notes, "edits": manifest.steps(plan)}
 
 
-def _show(job: recipe.Job, plan: Plan, as_json: bool) -> None:
+def _files(baked: recipe.Baked) -> dict[str, str]:
+    return {"image": str(baked.image), "manifest": str(baked.manifest), "bmap": str(baked.bmap)}
+
+
+def _show(jobs: list[recipe.Job], plans: list[Plan], as_json: bool, every: bool) -> None:
     if as_json:
-        click.echo(json.dumps(_data(job, plan), indent=2))
+        data = [_data(job, plan) for job, plan in zip(jobs, plans, strict=True)]
+        click.echo(json.dumps(data if every else data[0], indent=2))
         return
     console = report.console()
-    for step in plan.steps:
-        console.print(report.shown(report.diff(step)), end="")
-    for concern, text in plan.notes:
-        console.print(f"note: {concern}: {report.shown(text)}")
-    console.print(f"{len(plan.steps)} changes; nothing was written.")
+    for job, plan in zip(jobs, plans, strict=True):
+        if every:
+            console.print(f"[bold]{report.shown(job.output)}[/]")
+        for step in plan.steps:
+            console.print(report.shown(report.diff(step)), end="")
+        for concern, text in plan.notes:
+            console.print(f"note: {concern}: {report.shown(text)}")
+        console.print(f"{len(plan.steps)} changes; nothing was written.")
 
 
-def _print(baked: recipe.Baked) -> None:
+def _print(baked: recipe.Baked, timings: bool) -> None:
     console = report.console()
     console.print(report.plan_table(baked.plan))
     grown = f", {baked.grown >> 20} MiB larger than its base" if baked.grown else ""
@@ -159,3 +202,5 @@ def _print(baked: recipe.Baked) -> None:
     console.print(
         f"Next: write it to a card, for example: bmaptool copy {report.shown(baked.image)} /dev/sdX"
     )
+    if timings:
+        console.print(report.timings_table(baked.timings))

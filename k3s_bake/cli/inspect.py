@@ -6,8 +6,10 @@ from pathlib import Path
 import click
 
 from bake import inspection, manifest, spec_json
+from bake.engine import Engine
 from bake.spec import Role
 from k3s_bake import report
+from k3s_bake.cli.values import engine_option
 from k3s_bake.progress import Bars
 
 
@@ -20,8 +22,9 @@ from k3s_bake.progress import Bars
     show_default=True,
     help="What to compare an image with that was not baked by this tool.",
 )
+@engine_option
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
-def inspect(image: Path, role: str, as_json: bool) -> None:
+def inspect(image: Path, role: str, engine: str, as_json: bool) -> None:
     """Tell whether IMAGE is a node: each concern is met, or what is missing is named.
 
     Exits with 0 where all is met, else with 1. The image is only read.
@@ -30,7 +33,7 @@ def inspect(image: Path, role: str, as_json: bool) -> None:
     Example:
       k3s-bake inspect home-worker.img
     """
-    found = inspection.inspect(image, Role(role), Bars())
+    found = inspection.inspect(image, Role(role), Bars(), Engine(engine))
     if as_json:
         click.echo(json.dumps(_data(found), indent=2))
     else:

@@ -11,8 +11,17 @@ from bake import cluster_file
 from bake.cluster_checks import read_file, read_public_keys
 from bake.cluster_file import ClusterFile
 from bake.cluster_keys import read_psk, read_token
+from bake.engine import Engine
 from bake.spec import Datastore, Role, StaticAddress, Wifi
 from firstboot.errors import UserError
+
+engine_option = click.option(
+    "--engine",
+    type=click.Choice([engine.value for engine in Engine]),
+    default=Engine.AUTO.value,
+    show_default=True,
+    help="What opens the image; auto is guestfs where KVM works, else e2fs.",
+)
 
 _PLAIN = ("cluster", "name", "server", "network", "user", "timezone", "ssh")
 _PARTS = ("base", "k3s", "k3s_version", "airgap")

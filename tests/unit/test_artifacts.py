@@ -7,7 +7,8 @@ import pytest
 
 from bake import artifacts
 from bake.artifacts import parse_checksums, resolve_airgap, resolve_k3s
-from bake.cache import Home, sha256_of
+from bake.cache import Home
+from bake.digests import sha256_of
 from bake.download import Web
 from bake.elf import elf_machine, elf_size
 from bake.k3s_version import K3sVersion

@@ -12,7 +12,8 @@ import pytest
 import zstandard
 
 from bake.base import resolve
-from bake.cache import Home, sha256_of
+from bake.cache import Home
+from bake.digests import sha256_of
 from bake.download import Web
 from bake.progress import Silent
 from bake.unpack import unpack

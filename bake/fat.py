@@ -1,0 +1,133 @@
+"""The boot file system (FAT) inside an image file, by mtools: without mounting it.
+
+A volume as bake.e2fs walks it: folders and files are known by number. Names are found whatever their case, as
+the node's kernel does. What is edited is written at once: it is little.
+"""
+
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from bake.process import run, stream
+from bake.volumes import Entry
+from firstboot.errors import UserError, WorkFailed
+from firstboot.snapshot import MAX_CONTENT
+
+_TOP = 0
+_NAME = re.compile(r"(?=.{1,255}$)[ -~]*[!-~]")
+_NEVER = set('"*/:<>?\\|')  # in no FAT name, the first by Microsoft's specification of long names
+
+
+class Fat:
+    """``start`` is the file system's first byte in the image; what is written carries the time ``epoch``."""
+
+    modeless = True
+    top = _TOP
+
+    def __init__(self, image: Path, start: int, epoch: int) -> None:
+        self._device = f"{image}@@{start}"
+        self._env = {
+            "MTOOLS_SKIP_CHECK": "1",  # a Pi boots from sizes that mtools finds odd
+            "MTOOLSRC": os.devnull,
+            "SOURCE_DATE_EPOCH": str(epoch),
+            "TZ": "UTC",
+        }
+        self._paths = [""]  # by number: the top, and all that was met since
+        self._folders: dict[str, dict[str, Entry]] | None = None  # by path, in lower case
+
+    # reading
+
+    def entries(self, folder: int) -> Mapping[str, Entry]:
+        return self._listed().get(self._paths[folder].lower(), {})
+
+    def entry(self, folder: int, name: str) -> Entry | None:
+        found = self.entries(folder)
+        same = (other for spelt, other in found.items() if spelt.lower() == name.lower())
+        return found.get(name) or next(same, None)
+
+    def target(self, link: Entry) -> str:
+        raise AssertionError("a FAT has no links")
+
+    def contents(self, files: Iterable[Entry]) -> dict[int, bytes]:
+        """All bytes of files, by their number. UserError for one beyond MAX_CONTENT."""
+        return {file.inode: b"".join(self._bounded(file)) for file in files}
+
+    def pieces(self, file: Entry) -> Iterable[bytes]:
+        return stream("mtype", "-i", self._device, self._spelt(self._paths[file.inode]), env=self._env)
+
+    def _bounded(self, file: Entry) -> Iterator[bytes]:
+        size = 0
+        for piece in self.pieces(file):
+            size += len(piece)
+            if size > MAX_CONTENT:
+                raise UserError(
+                    f"{self._paths[file.inode]} on the FAT is far too large", "Is it a boot partition?"
+                )
+            yield piece
+
+    def _listed(self) -> dict[str, dict[str, Entry]]:
+        """All folders at once: it takes as long as one. A boot partition has some 300 files."""
+        if self._folders is None:
+            self._folders = {"": {}}
+            for line in self._run("mdir", "-/", "-a", "-b", "::").splitlines():
+                path = line.removeprefix("::/")
+                folder, _, name = path.rstrip("/").rpartition("/")
+                mode = stat.S_IFDIR if path.endswith("/") else stat.S_IFREG
+                number = len(self._paths)
+                self._paths.append(path.rstrip("/"))
+                self._folders.setdefault(folder.lower(), {})[name] = Entry(number, mode, 0, 0, 0)
+        return self._folders
+
+    def forget(self) -> None:
+        self._folders = None
+
+    # writing
+
+    def make_folder(self, folder: int, name: str, mode: int, owner: int, group: int) -> int:
+        path = self._path(folder, name)
+        self._run("mmd", self._spelt(path))
+        self.forget()
+        self._paths.append(path)
+        return len(self._paths) - 1
+
+    def remove(self, folder: int, name: str) -> None:
+        if self.entry(folder, name):
+            self._run("mdel", self._spelt(self._path(folder, name)))
+            self.forget()
+
+    def link(self, folder: int, name: str, target: str) -> None:
+        raise UserError(
+            f"{name}: a FAT file system holds no links", "Nothing on the boot partition can be one."
+        )
+
+    def write(self, folder: int, name: str, source: int, mode: int, owner: int, group: int) -> None:
+        path = self._path(folder, name)
+        self._run("mcopy", f"/proc/self/fd/{source}", self._spelt(path), keep_open=[source])
+        self.forget()
+
+    def commit(self) -> None:
+        """Nothing is left to write."""
+
+    def _path(self, folder: int, name: str) -> str:
+        """UserError for a name that mtools would change on its way."""
+        if not _NAME.fullmatch(name) or name.endswith(".") or _NEVER & set(name):
+            raise UserError(
+                f"{name!r} cannot be the name of a file on a FAT", "Plain letters, digits and dashes."
+            )
+        return f"{self._paths[folder]}/{name}".lstrip("/")
+
+    def _spelt(self, path: str) -> str:
+        """As mtools reads names: brackets would be a pattern."""
+        return "::/" + re.sub(r"([\[\]])", r"\\\1", path)
+
+    def _run(self, tool: str, *arguments: str, keep_open: Sequence[int] = ()) -> str:
+        try:
+            return run(tool, "-i", self._device, *arguments, keep_open=keep_open, env=self._env)
+        except WorkFailed as error:
+            if re.search("full|slots", error.message):  # 'No directory slots': FAT12's and 16's top folder
+                raise UserError(
+                    "the boot partition: no room left in the image", "Use a base with a larger FAT."
+                ) from error
+            raise
