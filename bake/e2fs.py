@@ -35,8 +35,6 @@ from firstboot.tree import in_the_way, source_of
 Access = tuple[int | None, int | None, int | None]
 """Mode, owner and group; None where the file system keeps none."""
 
-_NAME_BYTES = 255
-
 
 @contextlib.contextmanager
 def opened(
@@ -127,8 +125,6 @@ class E2fsTree:
 
     def _apply(self, edit: Edit, sources: Mapping[str, str], held: contextlib.ExitStack) -> None:
         parents, name = posixpath.split(edit.path)
-        if len(os.fsencode(name)) > _NAME_BYTES:
-            raise UserError(f"{edit.path}: a name has at most {_NAME_BYTES} bytes")
         try:
             volume, folder = self._volumes.folder(parents, None if isinstance(edit, Remove) else edit)
         except OSError as error:

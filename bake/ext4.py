@@ -24,6 +24,8 @@ ROOT = 2
 _LINE = 8000
 """Bytes: debugfs reads command files in lines of BUFSIZ (8192) at most, and takes the rest for another."""
 
+_NAME_BYTES = 255
+
 _LISTED = re.compile(rb"/(\d+)/(\d+)/(\d+)/(\d+)/([^/]+)/(\d*)/")
 _FAST = b'Fast link dest: "'
 _BANNER = re.compile(r"debugfs \d.*\n")
@@ -159,14 +161,14 @@ class Ext4:
             self._script.add(folder, f"rm {_quoted(name)}")
 
     def link(self, folder: int, name: str, target: str) -> None:
-        self._script.add(folder, f"symlink {_quoted(name)} {_quoted(target)}")
+        self._script.add(folder, f"symlink {_named(name)} {_quoted(target)}")
         entry = Entry(self._script.key(), stat.S_IFLNK | 0o777, 0, 0, len(os.fsencode(target)))
         self._targets[entry.inode] = target
         self.entries(folder)[name] = entry
 
     def write(self, folder: int, name: str, source: int, mode: int, owner: int, group: int) -> None:
         """``source`` is an open file: no path to quote, no extended attribute that debugfs would copy."""
-        self._script.add(folder, f"write /proc/self/fd/{source} {_quoted(name)}")
+        self._script.add(folder, f"write /proc/self/fd/{source} {_named(name)}")
         self._script.sources.append(source)
         entry = Entry(self._script.key(), stat.S_IFREG | mode, owner, group, os.fstat(source).st_size)
         self._script.set_access(name, entry)
@@ -175,7 +177,7 @@ class Ext4:
     def move(self, name: str, folder: int, new: str, mode: int, owner: int, group: int) -> None:
         """Take a file of the top folder to its place."""
         file = self.entries(ROOT).pop(name)
-        self._script.add(folder, f"ln <{file.inode}> {_quoted(new)}")  # debugfs counts no links here, ...
+        self._script.add(folder, f"ln <{file.inode}> {_named(new)}")  # debugfs counts no links here, ...
         entry = Entry(file.inode, stat.S_IFREG | mode, owner, group, file.size)
         self._script.set_access(new, entry)
         self._script.add(ROOT, f"unlink {_quoted(name)}")  # ... nor here: one is left, as before
@@ -233,7 +235,7 @@ class _Script:
         self._line(command)
 
     def make_folder(self, folder: int, name: str) -> int:
-        self.add(folder, f"mkdir {_quoted(name)}")
+        self.add(folder, f"mkdir {_named(name)}")
         key = self.key()
         self._made[key] = (folder, name)
         return key
@@ -261,6 +263,13 @@ class _Script:
 
 def _fits(path: str) -> bool:
     return "\n" not in path and len(os.fsencode(path)) < _LINE // 2
+
+
+def _named(name: str) -> str:
+    """The name of what is to be made."""
+    if len(os.fsencode(name)) > _NAME_BYTES:
+        raise UserError(f"a name has at most {_NAME_BYTES} bytes: {name[:60]}...")
+    return _quoted(name)
 
 
 def _quoted(word: str) -> str:

@@ -71,7 +71,7 @@ class Fat:
         """All folders at once: it takes as long as one. A boot partition has some 300 files."""
         if self._folders is None:
             self._folders = {"": {}}
-            for line in self._run("mdir", "-/", "-a", "-b", "::").splitlines():
+            for line in self._all_paths():
                 path = line.removeprefix("::/")
                 folder, _, name = path.rstrip("/").rpartition("/")
                 mode = stat.S_IFDIR if path.endswith("/") else stat.S_IFREG
@@ -80,6 +80,14 @@ class Fat:
                 self._folders.setdefault(folder.lower(), {})[name] = Entry(number, mode, 0, 0, 0)
         return self._folders
 
+    def _all_paths(self) -> list[str]:
+        try:
+            return self._run("mdir", "-/", "-a", "-b", "::").splitlines()
+        except WorkFailed as error:
+            if error.message.endswith('"::" not found'):  # it is empty
+                return []
+            raise
+
     def forget(self) -> None:
         self._folders = None
 
@@ -87,7 +95,7 @@ class Fat:
 
     def make_folder(self, folder: int, name: str, mode: int, owner: int, group: int) -> int:
         path = self._path(folder, name)
-        self._run("mmd", self._spelt(path))
+        self._run("mmd", self._new(path))
         self.forget()
         self._paths.append(path)
         return len(self._paths) - 1
@@ -104,7 +112,7 @@ class Fat:
 
     def write(self, folder: int, name: str, source: int, mode: int, owner: int, group: int) -> None:
         path = self._path(folder, name)
-        self._run("mcopy", f"/proc/self/fd/{source}", self._spelt(path), keep_open=[source])
+        self._run("mcopy", f"/proc/self/fd/{source}", self._new(path), keep_open=[source])
         self.forget()
 
     def commit(self) -> None:
@@ -119,8 +127,13 @@ class Fat:
         return f"{self._paths[folder]}/{name}".lstrip("/")
 
     def _spelt(self, path: str) -> str:
-        """As mtools reads names: brackets would be a pattern."""
+        """As mtools looks for what is there: a bare bracket would start a pattern."""
         return "::/" + re.sub(r"([\[\]])", r"\\\1", path)
+
+    def _new(self, path: str) -> str:
+        """As mtools takes the name of what is to be made: as it is."""
+        folder, _, name = path.rpartition("/")
+        return f"{self._spelt(folder)}/{name}"
 
     def _run(self, tool: str, *arguments: str, keep_open: Sequence[int] = ()) -> str:
         try:

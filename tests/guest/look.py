@@ -3,15 +3,18 @@
 import json
 import re
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 SECTOR = 512
 
 
-def tool(*command: object, text: str | None = None) -> str:
+def tool(*command: object, text: str | None = None, accept: Sequence[int] = (0,)) -> str:
     env = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C", "MTOOLS_SKIP_CHECK": "1"}
     done = subprocess.run([*map(str, command)], capture_output=True, env=env, input=(text or "").encode())
-    assert done.returncode == 0, done.stderr.decode(errors="replace") + done.stdout.decode(errors="replace")
+    assert done.returncode in accept, done.stderr.decode(errors="replace") + done.stdout.decode(
+        errors="replace"
+    )
     return done.stdout.decode("utf-8", "surrogateescape")
 
 

@@ -1,4 +1,4 @@
-"""The contract on an image, through libguestfs, in one appliance for all of it."""
+"""The contract on an image, by either engine; with libguestfs in one appliance for all of it."""
 
 import subprocess
 from collections.abc import Iterator
@@ -7,24 +7,30 @@ from pathlib import Path
 import pytest
 from contract import LARGE, SHA256, Contract
 
-from bake import disk, guest
-from bake.guest import GuestTree
-from firstboot.edits import Write
+from bake import disk, engine
+from bake.engine import Engine, Tree
+from firstboot.edits import Link, Write
 from firstboot.errors import UserError
 from firstboot.snapshot import File, Folder, Probe, Special
-from guest.look import Image
+from guest.look import Image, tool
 
 pytestmark = pytest.mark.guest
 
 
-@pytest.fixture(scope="module")
-def tree(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GuestTree]:
-    folder = tmp_path_factory.mktemp("contract")
-    image = folder / "image.img"
+@pytest.fixture(scope="module", params=[Engine.E2FS, Engine.GUESTFS])
+def image(base: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    image = tmp_path_factory.mktemp("contract") / f"{request.param}.img"
     subprocess.run(["cp", "--sparse=always", base, image], check=True)
-    with guest.opened(image, disk.read_disk(image), print) as opened:
+    tool("debugfs", "-w", "-f", "-", Image(image).root, text="cd /srv\nmknod fifo p\n")
+    return image
+
+
+@pytest.fixture(scope="module")
+def tree(image: Path) -> Iterator[Tree]:
+    chosen = Engine(image.stem)
+    with engine.opened(chosen, image, disk.read_disk(image), print) as opened:
         yield opened
-    Image(image).fsck(folder)
+    Image(image).fsck(image.parent)
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +40,8 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {SHA256: str(path)}
 
 
-class TestGuest(Contract):
-    def test_owners_of_files_and_of_folders_made_for_them(self, tree: GuestTree) -> None:
+class TestImage(Contract):
+    def test_owners_of_files_and_of_folders_made_for_them(self, tree: Tree) -> None:
         tree.apply([Write("/home/pi/new/file", b"x", 0o600, 1000, 1000)], {})
         found = tree.read([Probe("/home/pi/new"), Probe("/home/pi/new/file")])
         assert found.get("/home/pi/new") == Folder((), 0o700, 1000, 1000)
@@ -43,13 +49,38 @@ class TestGuest(Contract):
         assert isinstance(inside, File)
         assert (inside.mode, inside.owner, inside.group) == (0o600, 1000, 1000)
 
-    def test_special_files_are_seen_and_left(self, tree: GuestTree) -> None:
-        tree._guest.mkfifo(0o644, "/srv/fifo")
+    def test_large_owners_and_special_modes(self, tree: Tree) -> None:
+        tree.apply([Write("/srv/large", b"x", 0o4755, 100_000, 70_000)], {})
+        found = tree.read([Probe("/srv/large")]).get("/srv/large")
+        assert isinstance(found, File)
+        assert (found.mode, found.owner, found.group) == (0o4755, 100_000, 70_000)
+
+    def test_special_files_are_seen_and_left(self, tree: Tree) -> None:
         with pytest.raises(UserError, match="in the way"):
             tree.apply([Write("/srv/fifo", b"x")], {})
         assert tree.read([Probe("/srv/fifo")]).get("/srv/fifo") == Special()
 
-    def test_a_full_fat_is_worded(self, tree: GuestTree) -> None:
-        with pytest.raises(UserError, match="/boot/filling"):  # 256 MiB, in pieces that one message takes
+    def test_names_on_the_fat_that_differ_only_in_case_are_one_file(self, tree: Tree) -> None:
+        tree.apply([Write("/boot/Settings.TXT", b"1"), Write("/boot/settings.txt", b"2")], {})
+        found = tree.read([Probe("/boot/SETTINGS.txt"), Probe("/boot", "names")])
+        assert found.content("/boot/SETTINGS.txt") == b"2"
+        assert [name for name in found.names("/boot") if name.lower() == "settings.txt"] == ["settings.txt"]
+
+    def test_folders_and_odd_names_on_the_fat(self, tree: Tree) -> None:
+        names = ["a b.txt", "brackets [1].txt", "-dash", "q'u$o&te#s", "x" * 200, "tilde~1", ".hidden"]
+        edits = [Write(f"/boot/made/deep/{name}", name.encode()) for name in names]
+        tree.apply(edits, {})
+        found = tree.read([Probe("/boot/made/deep", "names"), Probe("/boot/made/deep/*")])
+        assert found.names("/boot/made/deep") == tuple(sorted(names))
+        for name in names:
+            assert found.content(f"/boot/made/deep/{name}") == name.encode()
+
+    def test_no_link_on_the_fat(self, tree: Tree) -> None:
+        with pytest.raises(UserError):
+            tree.apply([Link("/boot/link", "config.txt")], {})
+        assert tree.read([Probe("/boot/link")]).get("/boot/link") is None
+
+    def test_a_full_fat_is_worded(self, tree: Tree) -> None:
+        with pytest.raises(UserError, match="no room left|/boot/filling"):  # of 256 MiB
             for number in range(70):
                 tree.apply([Write(f"/boot/filling{number}", bytes(3_900_000))], {})
