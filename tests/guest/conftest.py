@@ -57,6 +57,12 @@ def cli(environment: dict[str, str]) -> Run:
     return run
 
 
+@pytest.fixture(scope="session", params=["e2fs", "guestfs"])
+def engine(request: pytest.FixtureRequest) -> list[str]:
+    """Options that name an engine: for tests that get as far as opening an image, each runs on both."""
+    return ["--engine", request.param]
+
+
 @pytest.fixture(scope="session")
 def base() -> Path:
     """The sample base, from the cache of this user. Never written to: its tests check that."""

@@ -100,7 +100,11 @@ def template(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRe
     return top
 
 
-@settings(max_examples=100, report_multiple_bugs=False, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(
+    max_examples=100,
+    report_multiple_bugs=False,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(batches=st.lists(st.lists(edits, min_size=1, max_size=12), min_size=1, max_size=3))
 def test_as_on_a_folder(template: Path, batches: list[list[Edit]]) -> None:
     work = template / "work"

@@ -5,6 +5,7 @@ import random
 import signal
 import subprocess
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,65 +15,81 @@ from guest.look import Image
 
 pytestmark = pytest.mark.guest
 
-MOMENTS = 20
+Start = Callable[[Path], "subprocess.Popen[bytes]"]
 
 
-def start(environment: dict[str, str], base: Path, k3s: list[str], output: Path) -> "subprocess.Popen[bytes]":
-    command = [str(CLI), "image", "--role", "worker", "--base", str(base), *k3s, "--output", str(output)]
-    return subprocess.Popen(
-        command,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        # A test run in a shell's background is started with SIGINT ignored, and would pass that on.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+@pytest.fixture(scope="module")
+def start(environment: dict[str, str], base: Path, k3s: list[str], engine: list[str]) -> Start:
+    """Start a bake in the background."""
+
+    def run(output: Path) -> "subprocess.Popen[bytes]":
+        command = [CLI, "image", "--role", "worker", "--base", base, *k3s, *engine, "--output", output]
+        return subprocess.Popen(
+            [*map(str, command)],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            # A test run in a shell's background is started with SIGINT ignored, and would pass that on.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+
+    return run
 
 
-def test_killed_at_random_moments(
-    environment: dict[str, str], cli: Run, base: Path, k3s: list[str], tmp_path: Path
-) -> None:
+@pytest.fixture(scope="module")
+def killing(
+    start: Start, base: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Path, float]]:
+    """A folder for bakes to be killed in, one after the other, and the seconds that a whole one takes.
+
+    After all of them the base is what it was, and the next run works and leaves nothing of theirs.
+    """
     untouched = sha256(base)
-    output = tmp_path / "w.img"
+    folder = tmp_path_factory.mktemp("killing")
     started = time.monotonic()
-    assert start(environment, base, k3s, output).wait() == 0
+    assert start(folder / "first.img").wait() == 0
     whole = time.monotonic() - started
-    for path in tmp_path.iterdir():
+    for path in folder.iterdir():
         path.unlink()
-    moments = random.Random()  # any moment will do
-    for _ in range(MOMENTS):
-        after = moments.uniform(0, whole)
-        process = start(environment, base, k3s, output)
-        try:
-            process.wait(after)
-        except subprocess.TimeoutExpired:
-            os.kill(
-                process.pid, signal.SIGKILL
-            )  # this process alone: QEMU and the like must notice by themselves
-            process.wait()
-            if output.exists():  # killed between its last step and its end: then it is whole
-                Image(output).fsck(tmp_path)
-                assert Image(output).stat("/usr/local/bin/k3s")
-                output.unlink()
-        else:  # this machine was quicker now
-            assert process.returncode == 0
-            output.unlink()
-        for companion in (f"{output}.bmap", f"{output}.manifest.json", str(tmp_path / "fat")):
-            Path(companion).unlink(missing_ok=True)
+    yield folder, whole
     assert sha256(base) == untouched
-    done = cli("image", "--role", "worker", "--base", base, *k3s, "--output", output, "--force")
-    assert done.code == 0, done.err
-    left = sorted(path.name for path in tmp_path.iterdir())
+    assert start(folder / "w.img").wait() == 0
+    left = sorted(path.name for path in folder.iterdir())
     assert left == ["w.img", "w.img.bmap", "w.img.manifest.json"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_by_a_person(
-    environment: dict[str, str], base: Path, k3s: list[str], tmp_path: Path, number: signal.Signals
+MOMENTS = {"e2fs": 3, "guestfs": 1}
+"""In each of the tests that follow: one that lasts is shared out better among the workers as many."""
+
+
+@pytest.mark.parametrize("part", range(20))
+def test_killed_at_random_moments(
+    start: Start, engine: list[str], killing: tuple[Path, float], part: int
 ) -> None:
+    """This process alone is killed: QEMU and the like must notice by themselves."""
+    folder, whole = killing
+    output = folder / "w.img"
+    for _ in range(MOMENTS[engine[1]]):
+        process = start(output)
+        try:
+            process.wait(random.uniform(0, whole))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        else:  # this machine was quicker now
+            assert process.returncode == 0
+        if output.exists():  # killed between its last step and its end: then it is whole
+            Image(output).fsck(folder)
+            assert Image(output).stat("/usr/local/bin/k3s")
+        for left in ("w.img", "w.img.bmap", "w.img.manifest.json", "fat"):
+            (folder / left).unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_by_a_person(start: Start, tmp_path: Path, number: signal.Signals) -> None:
     output = tmp_path / "w.img"
-    process = start(environment, base, k3s, output)
+    process = start(output)
     while not (draft := tmp_path / ".w.img.k3s-bake" / "image").exists() and process.poll() is None:
         time.sleep(0.01)
     assert draft.exists()
@@ -81,14 +98,14 @@ def test_interrupted_by_a_person(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_two_at_once(
-    environment: dict[str, str], cli: Run, base: Path, k3s: list[str], tmp_path: Path
-) -> None:
+def test_two_at_once(start: Start, cli: Run, base: Path, k3s: list[str], tmp_path: Path) -> None:
     output = tmp_path / "w.img"
-    first = start(environment, base, k3s, output)
+    first = start(output)
     while not (tmp_path / ".w.img.k3s-bake" / "image").exists() and first.poll() is None:
         time.sleep(0.01)
+    first.send_signal(signal.SIGSTOP)  # an engine may be quick
     second = cli("image", "--role", "worker", "--base", base, *k3s, "--output", output)
+    first.send_signal(signal.SIGCONT)
     assert second.code == 2
     assert "another k3s-bake is making w.img" in second.error
     assert first.wait() == 0

@@ -14,9 +14,22 @@ pytestmark = pytest.mark.guest
 
 
 @pytest.fixture(scope="module")
-def master(cli: Run, base: Path, k3s: list[str], tmp_path_factory: pytest.TempPathFactory) -> Baked:
+def master(
+    cli: Run, base: Path, k3s: list[str], engine: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> Baked:
     folder = tmp_path_factory.mktemp("master")
-    options = ["--role", "master", "--cluster", "home", *k3s, "--airgap", "none", "--datastore", "etcd"]
+    options = [
+        "--role",
+        "master",
+        "--cluster",
+        "home",
+        *engine,
+        *k3s,
+        "--airgap",
+        "none",
+        "--datastore",
+        "etcd",
+    ]
     return bake(cli, base, folder / "m.img", *options)
 
 
@@ -42,8 +55,8 @@ def test_nothing_secret_nothing_private(master: Baked) -> None:
     assert master.path.stat().st_mode & 0o777 == 0o644
 
 
-def test_the_base_is_no_node(base: Path, cli: Run) -> None:
-    done = cli("inspect", base)
+def test_the_base_is_no_node(base: Path, cli: Run, engine: list[str]) -> None:
+    done = cli("inspect", base, *engine)
     assert done.code == 1
     for concern, path in {
         "cgroups": "/boot/cmdline.txt",
@@ -57,7 +70,9 @@ def test_the_base_is_no_node(base: Path, cli: Run) -> None:
         assert path in done.out
 
 
-def test_what_does_not_fit_makes_root_grow(cli: Run, k3s: list[str], copy: Path, tmp_path: Path) -> None:
+def test_what_does_not_fit_makes_root_grow(
+    cli: Run, k3s: list[str], engine: list[str], copy: Path, tmp_path: Path
+) -> None:
     """A root with 20 MiB left takes 100 MiB of images; it stays last, and the disk id stays."""
     before = Image(copy)
     free = re.search(r"Free blocks: +(\d+)", before.debugfs("show_super_stats -h"))
@@ -71,7 +86,7 @@ def test_what_does_not_fit_makes_root_grow(cli: Run, k3s: list[str], copy: Path,
     filler.unlink()
     airgap = tmp_path / "k3s-airgap-images-arm.tar"
     airgap.write_bytes(b"\xee" * (100 << 20))
-    grown = bake(cli, copy, tmp_path / "g.img", "--role", "worker", *k3s, "--airgap", airgap)
+    grown = bake(cli, copy, tmp_path / "g.img", "--role", "worker", *engine, *k3s, "--airgap", airgap)
     assert grown.manifest["grown"] > 0
     assert grown.path.stat().st_size == copy.stat().st_size + grown.manifest["grown"]
     assert grown.image.disk_id == before.disk_id

@@ -20,7 +20,9 @@ TOKEN = "K10" + "a" * 64 + "::node:hunter2-hunter2"
 
 
 @pytest.fixture(scope="module")
-def worker(cli: Run, base: Path, k3s: list[str], tmp_path_factory: pytest.TempPathFactory) -> Baked:
+def worker(
+    cli: Run, base: Path, k3s: list[str], engine: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> Baked:
     """A worker with everything that can be asked for, some of it from cluster.toml."""
     folder = tmp_path_factory.mktemp("worker")
     files = {"key.pub": KEY, "psk": PASSWORD, "token": TOKEN, "registries.yaml": "mirrors: {}\n"}
@@ -35,7 +37,16 @@ def worker(cli: Run, base: Path, k3s: list[str], tmp_path_factory: pytest.TempPa
         '[k3s.env]\nHTTP_PROXY = "http://proxy:3128"\n'
         '[[node]]\nname = "w1"\nrole = "worker"\nlabels = ["disk=ssd"]\n'
     )
-    options: list[object] = ["--file", folder / "cluster.toml", "--name", "w1", *k3s, "--airgap", airgap]
+    options: list[object] = [
+        "--file",
+        folder / "cluster.toml",
+        "--name",
+        "w1",
+        *engine,
+        *k3s,
+        "--airgap",
+        airgap,
+    ]
     options += ["--server", "https://10.0.0.2:6443", "--token-file", folder / "token"]
     options += ["--authorized-key", folder / "key.pub", "--timezone", "Europe/Berlin"]
     options += ["--wifi-country", "DE", "--wifi-ssid", "home", "--wifi-psk-file", folder / "psk"]
@@ -125,9 +136,9 @@ def test_a_second_bake_of_the_output_plans_nothing(worker: Baked, cli: Run) -> N
     assert json.loads(done.out)["edits"] == []
 
 
-def test_inspect_says_met(worker: Baked, cli: Run) -> None:
+def test_inspect_says_met(worker: Baked, cli: Run, engine: list[str]) -> None:
     before = sha256(worker.path)
-    done = cli("inspect", worker.path)
+    done = cli("inspect", worker.path, *engine)
     assert done.code == 0, done.out + done.err
     assert "worker w1 of cluster home" in done.out
     assert "missing" not in done.out
