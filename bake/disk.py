@@ -116,25 +116,40 @@ def _no_root(partitions: list[Partition]) -> str:
     return f"its root is on {named[0]}" if named else "it has no ext4 partition"
 
 
-def refuse_dirty(image: Path, disk: Disk) -> None:
-    """UserError where a file system was not closed cleanly (the image of a card that was in use), or has
-    features that the checkers here do not know."""
+def read_sound_disk(image: Path) -> Disk:
+    """The same of an image that is to be edited.
+
+    UserError also where a file system has errors or was not closed cleanly (the image of a card that was in
+    use), or has features that the checkers here do not know.
+    """
+    disk = read_disk(image)
     facts = _superblock(image, disk.root)
     if unknown := re.findall(r"FEATURE_\w+", facts["Filesystem features"]):
         raise UserError(
             f"the root of {image} has features that e2fsprogs here do not know: {', '.join(unknown)}",
             "A newer e2fsprogs does.",
         )
-    clean = facts["Filesystem state"] == "clean" and "needs_recovery" not in facts["Filesystem features"]
+    state = facts["Filesystem state"]
+    if "errors" in state:
+        raise UserError(
+            f"the root file system of {image} has errors", "Use a fresh image, or e2fsck on a copy."
+        )
+    if state != "clean" or "needs_recovery" in facts["Filesystem features"]:
+        raise _dirty("root", image)
     with image.open("rb") as stream:
         stream.seek(disk.boot.start)
         boot = stream.read(512)
     fat32 = boot[22:24] == b"\0\0"  # sectors of a small FAT: none in FAT32
-    if not clean or boot[0x41 if fat32 else 0x25] & 1:  # bit 0: mounted, as Linux's vfat leaves it
-        raise UserError(
-            f"the {'FAT' if clean else 'root'} file system of {image} was not closed cleanly",
-            "Use a fresh image, or boot the card once more and shut it down properly.",
-        )
+    if boot[0x41 if fat32 else 0x25] & 1:  # bit 0: mounted, as Linux's vfat leaves it
+        raise _dirty("FAT", image)
+    return disk
+
+
+def _dirty(which: str, image: Path) -> UserError:
+    return UserError(
+        f"the {which} file system of {image} was not closed cleanly",
+        "Use a fresh image, or boot the card once more and shut it down properly.",
+    )
 
 
 def written_at(image: Path, root: Partition) -> int:

@@ -13,13 +13,7 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 import requests
-from tenacity import (
-    RetryCallState,
-    Retrying,
-    retry_if_exception_type,
-    stop_after_attempt,
-    wait_random_exponential,
-)
+import tenacity
 from urllib3.exceptions import HTTPError as TransferError
 
 from bake.cache import beside, locked, publish, writing
@@ -117,16 +111,16 @@ class Web:
         return url if self.mirror is None else self.mirror.rstrip("/") + urlsplit(url).path
 
     def _patiently(self, work: Callable[[], T]) -> T:
-        def tell(state: RetryCallState) -> None:
+        def tell(state: tenacity.RetryCallState) -> None:
             if state.outcome is not None and state.next_action is not None:
                 self.progress.say(
                     f"{state.outcome.exception()}: trying again in {state.next_action.sleep:.0f} s"
                 )
 
-        retrying = Retrying(
-            retry=retry_if_exception_type(_Passing),
-            stop=stop_after_attempt(self.patience.tries),
-            wait=wait_random_exponential(self.patience.first_wait, self.patience.longest_wait),
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(_Passing),
+            stop=tenacity.stop_after_attempt(self.patience.tries),
+            wait=tenacity.wait_random_exponential(self.patience.first_wait, self.patience.longest_wait),
             before_sleep=tell,
             reraise=True,
         )

@@ -75,7 +75,7 @@ def bmap_path(image: Path) -> Path:
 def preview(jobs: Sequence[Job], progress: Progress) -> list[Plan]:
     """What bake() would do for each job of one base. Writes nothing."""
     base, wanted = jobs[0].base.path, jobs[0].engine
-    layout = _check_base(base)
+    layout = disk.read_sound_disk(base)
     chosen = engine.choose(wanted, base, layout, progress.say)
     with engine.opened(chosen, base, layout, progress.say, readonly=True) as tree:
         found = tree.read(PROBES)
@@ -89,7 +89,7 @@ def bake(jobs: Sequence[Job], progress: Progress) -> Iterator[Baked]:
     work could not be done; images that were made by then stay. The base is only ever read.
     """
     first = jobs[0]
-    layout = _check_base(first.base.path)
+    layout = disk.read_sound_disk(first.base.path)
     for job in jobs:
         check_output(job.output, first.base.path, force=job.force)
     chosen = engine.choose(first.engine, first.base.path, layout, progress.say)
@@ -211,12 +211,6 @@ class _Maker:
     def _task(self, part: str, title: str) -> Iterator[None]:
         with self._timings.span(part), self._progress.task(title, None):
             yield
-
-
-def _check_base(base: Path) -> Disk:
-    layout = disk.read_disk(base)
-    disk.refuse_dirty(base, layout)
-    return layout
 
 
 def check_output(output: Path, base: Path, *, force: bool) -> None:

@@ -43,7 +43,7 @@ def jobs(wish: Wish, home: Home, web: Web) -> list[image.Job]:
     for values in wish.nodes.values():
         NodeSpec(k3s=K3s(File("k3s", "0" * 64, 0)), **values)  # refuses bad values before long downloads
     base = bases.resolve(wish.base, home, web)
-    layout = disk.read_disk(base.path)
+    layout = disk.read_sound_disk(base.path)
     arch = disk.architecture(base.path, layout.root)
     k3s, sources = _k3s(wish, arch, home, web)
     containerd: Containerd | None = None

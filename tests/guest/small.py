@@ -10,20 +10,29 @@ _BOOT, _ROOT = 2048 * SECTOR, 10240 * SECTOR  # both 4 MiB apart: 8192 sectors o
 
 
 def small_image(
-    path: Path, folder: Path, *, root_kib: int = 16384, block: int = 1024, options: str = ""
+    path: Path,
+    folder: Path,
+    *,
+    block: int = 1024,
+    options: str = "",
+    inodes: int = 1500,
+    fat: str = "16",
+    fat_kib: int = 4096,
 ) -> None:
     """An image with the files of ``folder`` in its root, and an empty FAT to be mounted at its /boot.
 
     ``options`` are features for mke2fs. Folders are indexed, as a system's that was in use are.
     """
+    root_kib = 16384
     with path.open("wb") as stream:
         stream.truncate(_ROOT + root_kib * 1024)
-    table = "label: dos\nlabel-id: 0x12345678\nstart=2048,size=8192,type=c\nstart=10240,type=83\n"
+    parts = f"start=2048,size={fat_kib * 2},type=c\nstart=10240,type=83\n"
+    table = f"label: dos\nlabel-id: 0x12345678\n{parts}"
     tool("sfdisk", "-q", path, text=table)
-    tool("mkfs.vfat", "-F", "16", "-s", "1", "-i", "12345678", "--offset=2048", path, 4096)
+    tool("mkfs.vfat", "-F", fat, "-s", "1", "-i", "12345678", "--offset=2048", path, fat_kib)
     root = path.with_suffix(".root")
     make = ["mke2fs", "-q", "-t", "ext4", "-b", block, "-d", folder, "-U", "clear"]
-    tool(*make, "-O", f"^64bit,^metadata_csum{options}", "-N", 1500, root, f"{root_kib}k")
+    tool(*make, "-O", f"^64bit,^metadata_csum{options}", "-N", inodes, root, f"{root_kib}k")
     tool("e2fsck", "-fyD", root, accept=(0, 1))
     with path.open("r+b") as image, root.open("rb") as part:
         at = 0

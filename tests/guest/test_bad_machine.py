@@ -29,7 +29,7 @@ def test_output(cli: Run, base: Path, k3s: list[str], copy: Path, place: Path, t
 def mounted(environment: dict[str, str], base: Path, k3s: list[str], place: Path) -> Callable[..., Done]:
     """Bake with a tmpfs mounted somewhere, in a mount namespace of the test's own."""
 
-    def run(options: str, point: Path, meanwhile: str = "") -> Done:
+    def run(options: str, point: Path, meanwhile: str = "", engine: str = "auto") -> Done:
         script = (
             f'mount -t tmpfs -o {options} none "$0" || exit 99\n{meanwhile}\n"$@"; code=$?\n'
             f'[ -z "$!" ] || kill $! 2> /dev/null\n[ -e {place}/w.img ] || echo "no image"; exit $code'
@@ -39,7 +39,8 @@ def mounted(environment: dict[str, str], base: Path, k3s: list[str], place: Path
         root, again = ["-r"], ["unshare", "--user", f"--map-user={os.getuid()}", f"--map-group={os.getgid()}"]
         if os.geteuid() == 0:
             root, again = [], []
-        image = ["image", "--role", "worker", "--base", base, *k3s, "--output", place / "w.img"]
+        image = ["image", "--role", "worker", "--base", base, *k3s, "--engine", engine]
+        image += ["--output", place / "w.img"]
         command = ["unshare", "--mount", *root, "sh", "-c", script, point, *again, CLI, *image]
         done = subprocess.run(
             [*map(str, command)], env=environment, capture_output=True, text=True, timeout=900, check=False
@@ -57,6 +58,27 @@ def test_disk_full(mounted: Callable[..., Done], place: Path) -> None:
     refused(mounted("size=64m", place), place, "64 MiB free, and the image needs")
 
 
+def test_disk_that_fills_up_before_anything_is_staged(
+    mounted: Callable[..., Done],
+    place: Path,
+    environment: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Something else takes the rest of the disk while the image is edited from outside."""
+    debugfs = tmp_path / "bin" / "debugfs"
+    debugfs.parent.mkdir()
+    full = f'[ "$1" != -w ] || cat /dev/zero > {place}/filler 2> /dev/null'
+    debugfs.write_text(f'#!/bin/sh\n{full}\nexec /usr/sbin/debugfs "$@"\n')
+    debugfs.chmod(0o755)
+    monkeypatch.setitem(environment, "PATH", f"{debugfs.parent}:{environment['PATH']}")
+    done = mounted("size=640m", place, engine="e2fs")
+    assert done.code == 1, done.err
+    assert done.error.startswith("error: ")
+    assert "Traceback" not in done.err
+    assert done.out == "no image\n"
+
+
 def test_disk_that_fills_up(
     mounted: Callable[..., Done],
     place: Path,
@@ -69,7 +91,7 @@ def test_disk_that_fills_up(
     scratch.mkdir()
     monkeypatch.setitem(environment, "LIBGUESTFS_TMPDIR", str(scratch))
     fill = f"until ls -d {scratch}/libguestfs*; do sleep 0.1; done; cat /dev/zero > {place}/filler"
-    done = mounted("size=640m", place, f"({fill}) > /dev/null 2>&1 &")
+    done = mounted("size=640m", place, f"({fill}) > /dev/null 2>&1 &", engine="guestfs")
     assert done.code == 1, done.err
     assert done.error.startswith("error: ")
     assert "Traceback" not in done.err
@@ -85,7 +107,7 @@ def test_no_appliance_kernel(
 ) -> None:
     """/boot is empty, and there is no appliance in the cache."""
     monkeypatch.setitem(environment, "LIBGUESTFS_CACHEDIR", str(tmp_path))
-    refused(mounted("ro", Path("/boot")), place, "no kernel for its appliance")
+    refused(mounted("ro", Path("/boot"), engine="guestfs"), place, "no kernel for its appliance")
 
 
 def test_no_guestfs_binding(environment: dict[str, str], base: Path, k3s: list[str], place: Path) -> None:
@@ -101,6 +123,8 @@ def test_no_guestfs_binding(environment: dict[str, str], base: Path, k3s: list[s
         "--base",
         str(base),
         *k3s,
+        "--engine",
+        "guestfs",
     ]
     done = subprocess.run(
         [*command, "--output", str(place / "w.img")],

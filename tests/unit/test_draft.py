@@ -1,14 +1,12 @@
-"""Drafts: whole or not at all, nobody else's, and copied from anywhere."""
+"""Drafts: whole or not at all, and nobody else's."""
 
 import errno
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from bake import draft as module
-from bake.draft import copy_sparsely, drafting
+from bake.draft import drafting
 from firstboot.errors import UserError, WorkFailed
 
 pytestmark = pytest.mark.unit
@@ -79,30 +77,3 @@ def test_a_full_disk_is_worded(tmp_path: Path) -> None:
     with pytest.raises(WorkFailed, match="is full"), drafting(tmp_path / "w.img"):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert list(tmp_path.iterdir()) == []
-
-
-def _refuse(code: int) -> Callable[..., int]:
-    def refuse(*args: object) -> int:
-        raise OSError(code, os.strerror(code))
-
-    return refuse
-
-
-@pytest.mark.parametrize("code", [None, errno.EXDEV, errno.EOPNOTSUPP], ids=str)
-def test_a_copy_keeps_content_and_holes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int | None
-) -> None:
-    """Also where the kernel cannot copy by itself, as from one file system to another."""
-    if code is not None:
-        monkeypatch.setattr(module.os, "copy_file_range", _refuse(code))
-    source, target = tmp_path / "a", tmp_path / "b"
-    with source.open("wb") as stream:
-        for at in (0, 40 << 20, 61 << 20):
-            stream.seek(at)
-            stream.write(os.urandom(1 << 20))
-        stream.truncate(80 << 20)
-    told: list[int] = []
-    copy_sparsely(source, target, told.append)
-    assert target.read_bytes() == source.read_bytes()
-    assert target.stat().st_blocks <= source.stat().st_blocks
-    assert sum(told) == 80 << 20
