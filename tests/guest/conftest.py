@@ -15,6 +15,9 @@ CLI = Path(sys.executable).with_name("k3s-bake")
 _LIMIT = 900  # seconds: an appliance under emulation on a loaded machine, and no endless wait
 
 
+ENGINES = ["e2fs", pytest.param("guestfs", marks=pytest.mark.libguestfs)]
+
+
 @dataclass(frozen=True)
 class Done:
     code: int
@@ -57,7 +60,7 @@ def cli(environment: dict[str, str]) -> Run:
     return run
 
 
-@pytest.fixture(scope="session", params=["e2fs", "guestfs"])
+@pytest.fixture(scope="session", params=ENGINES)
 def engine(request: pytest.FixtureRequest) -> list[str]:
     """Options that name an engine: for tests that get as far as opening an image, each runs on both."""
     return ["--engine", request.param]

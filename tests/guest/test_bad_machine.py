@@ -79,6 +79,7 @@ def test_disk_that_fills_up_before_anything_is_staged(
     assert done.out == "no image\n"
 
 
+@pytest.mark.libguestfs
 def test_disk_that_fills_up(
     mounted: Callable[..., Done],
     place: Path,
@@ -98,6 +99,7 @@ def test_disk_that_fills_up(
     assert done.out == "no image\n"
 
 
+@pytest.mark.libguestfs
 def test_no_appliance_kernel(
     mounted: Callable[..., Done],
     place: Path,

@@ -12,12 +12,13 @@ from bake.engine import Engine, Tree
 from firstboot.edits import Link, Write
 from firstboot.errors import UserError
 from firstboot.snapshot import File, Folder, Probe, Special
+from guest.conftest import ENGINES
 from guest.look import Image, tool
 
 pytestmark = pytest.mark.guest
 
 
-@pytest.fixture(scope="module", params=[Engine.E2FS, Engine.GUESTFS])
+@pytest.fixture(scope="module", params=ENGINES)
 def image(base: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
     image = tmp_path_factory.mktemp("contract") / f"{request.param}.img"
     subprocess.run(["cp", "--sparse=always", base, image], check=True)

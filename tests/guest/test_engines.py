@@ -25,6 +25,7 @@ def worker(cli: Run, base: Path, k3s: list[str], tmp_path_factory: pytest.TempPa
     )
 
 
+@pytest.mark.libguestfs
 def test_both_leave_the_same_tree(
     worker: Baked, cli: Run, base: Path, k3s: list[str], tmp_path: Path
 ) -> None:

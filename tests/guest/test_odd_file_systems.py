@@ -114,6 +114,7 @@ def test_features_that_no_tool_here_knows(cli: Run, k3s: list[str], copy: Path, 
     refused(done, place, "FEATURE_I29")
 
 
+@pytest.mark.libguestfs
 def test_features_that_debugfs_does_not_keep(cli: Run, k3s: list[str], copy: Path, place: Path) -> None:
     """Left to libguestfs, with a line that says why; where e2fs is asked for, refused by name."""
     tool("debugfs", "-w", "-R", "feature stable_inodes", Image(copy).root)
