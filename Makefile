@@ -48,7 +48,7 @@ demo: setup
 	$(BIN)/python images/sample/demo.py $(if $(REAL),--real)
 
 test: setup
-	$(BIN)/pytest -n 2 --dist loadfile --durations=15 $(if $(filter e2fs,$(ENGINE)),-m 'not libguestfs') $(ARGS)
+	$(BIN)/pytest -n 3 --dist loadfile --durations=15 $(if $(filter e2fs,$(ENGINE)),-m 'not libguestfs') $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

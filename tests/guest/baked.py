@@ -53,3 +53,13 @@ def check_common(baked: Baked, base: Path, k3s: list[str], tmp_path: Path) -> No
     assert image.stat("/etc/rancher/k3s/config.yaml") == ("regular", 0o600, 0, 0)
     assert image.text("/etc/machine-id") == ""
     image.fsck(tmp_path)
+
+
+def sparse_airgap(folder: Path) -> Path:
+    """Container images larger than the sample base's free room, most of them a hole."""
+    path = folder / "k3s-airgap-images-arm.tar"
+    with path.open("wb") as stream:
+        stream.write(b"head" * 1000)
+        stream.seek(1300 << 20)
+        stream.write(b"tail" * 1000)
+    return path

@@ -146,9 +146,7 @@ def test_what_is_wrong_inside_comes_out_the_same_way(
     refused(done, place, "no /boot/cmdline.txt")
 
 
-def test_gpt_works_where_it_is_readable(
-    cli: Run, k3s: list[str], engine: list[str], copy: Path, place: Path
-) -> None:
+def test_gpt_works_where_it_is_readable(cli: Run, k3s: list[str], copy: Path, place: Path) -> None:
     """Partitions stay where they are; room for GPT's second table is at the end."""
     parts = Image(copy).parts
     os.truncate(copy, copy.stat().st_size + 4 * MIB)
@@ -159,19 +157,17 @@ def test_gpt_works_where_it_is_readable(
     tool(
         "sfdisk", "-q", "--wipe", "never", copy, text=f"{script}start={root // 512},size={root_size // 512}\n"
     )
-    done = cli("image", "--role", "worker", "--base", copy, *engine, *k3s, "--output", place / "w.img")
+    done = cli("image", "--role", "worker", "--base", copy, *k3s, "--output", place / "w.img")
     assert done.code == 0, done.err
     assert "cgroup_enable=memory" in Image(place / "w.img").boot("cmdline.txt")
 
 
-def test_a_full_fat_is_enough(
-    cli: Run, k3s: list[str], engine: list[str], copy: Path, place: Path, tmp_path: Path
-) -> None:
+def test_a_full_fat_is_enough(cli: Run, k3s: list[str], copy: Path, place: Path, tmp_path: Path) -> None:
     """The one edit there replaces a file by one of its size."""
     filler = tmp_path / "filler"
     filler.write_bytes(b"x" * (255 * MIB))
     subprocess.run(["mcopy", "-i", Image(copy).fat, filler, "::filler"], capture_output=True, check=False)
-    done = cli("image", "--role", "worker", "--base", copy, *engine, *k3s, "--output", place / "w.img")
+    done = cli("image", "--role", "worker", "--base", copy, *k3s, "--output", place / "w.img")
     assert done.code == 0, done.err
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from guest.baked import Baked, bake
+from guest.baked import Baked, bake, sparse_airgap
 from guest.conftest import CLI, Done, Run, refused, sha256
 from guest.look import Image, tool
 from guest.small import dumped, listed
@@ -57,13 +57,12 @@ def test_baked_again_elsewhere_it_is_the_same_to_the_byte(
 
 
 def test_source_date_epoch_is_the_time_of_all_that_is_written(
-    cli: Run, base: Path, k3s: list[str], copy: Path, tmp_path: Path, environment: dict[str, str]
+    base: Path, k3s: list[str], tmp_path: Path, environment: dict[str, str]
 ) -> None:
     """Also where root has to grow: made twice, the images are the same."""
     epoch = 1_750_000_000
-    filler = tmp_path / "k3s-airgap-images-arm.tar"
-    filler.write_bytes(b"\xee" * (1200 << 20))
-    command = [CLI, "image", "--base", copy, "--role", "worker", "--engine", "e2fs", *k3s, "--airgap", filler]
+    command = [CLI, "image", "--base", base, "--role", "worker", "--engine", "e2fs", *k3s]
+    command += ["--airgap", sparse_airgap(tmp_path)]
     for name in ("1.img", "2.img"):
         subprocess.run(
             [*map(str, command), "--output", str(tmp_path / name)],
