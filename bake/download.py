@@ -1,7 +1,10 @@
 """Fetching files over HTTP: resumed, retried, verified while they stream. The only user of requests.
 
-Proxies, certificate bundles and netrc come from the environment, as requests documents them.
+Proxies, certificate bundles and netrc come from the environment, as requests documents them. It and tenacity
+are imported where they are used: most commands fetch nothing, and would start a fifth slower.
 """
+
+from __future__ import annotations
 
 import hashlib
 import re
@@ -9,17 +12,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
-
-import requests
-import tenacity
-from urllib3.exceptions import HTTPError as TransferError
 
 from bake.cache import beside, locked, publish, writing
 from bake.digests import sha256_of
 from bake.progress import Progress, Silent
+from bake.urls import check_mirror, host, shown
 from firstboot.errors import UserError, WorkFailed
+
+if TYPE_CHECKING:
+    import requests
+    import tenacity
 
 _BLOCK = _SMALL_FILE = 1 << 20
 
@@ -58,7 +62,7 @@ class Web:
 
     def __post_init__(self) -> None:
         if self.mirror is not None:
-            _check_mirror(self.mirror)
+            check_mirror(self.mirror)
 
     def fetch(self, url: str, into: Path, sha256: str | None = None) -> Path:
         """``into``, which is there already with this sha256, or is downloaded.
@@ -79,26 +83,26 @@ class Web:
 
     def text(self, url: str) -> str:
         """A small text file, of 1 MiB at most."""
-        source = self._source(url, _shown(url))
+        source = self._source(url, shown(url))
 
         def read() -> str:
             with self._get(source) as response, _transfer(source):
                 body = response.raw.read(_SMALL_FILE + 1, decode_content=True)
             if len(body) > _SMALL_FILE:
-                raise WorkFailed(f"{_shown(source)} is larger than a text file of this kind can be")
+                raise WorkFailed(f"{shown(source)} is larger than a text file of this kind can be")
             return str(body, "utf-8", errors="replace")
 
         return self._patiently(read)
 
     def redirect(self, url: str) -> str:
         """Where the server sends whoever asks for ``url``, without going there."""
-        source = self._source(url, _shown(url))
+        source = self._source(url, shown(url))
 
         def ask() -> str:
             with self._get(source, follow=False) as response:
                 if location := response.headers.get("Location"):
                     return location
-            raise WorkFailed(f"{_shown(source)} answered without a redirect")
+            raise WorkFailed(f"{shown(source)} answered without a redirect")
 
         return self._patiently(ask)
 
@@ -111,6 +115,8 @@ class Web:
         return url if self.mirror is None else self.mirror.rstrip("/") + urlsplit(url).path
 
     def _patiently(self, work: Callable[[], T]) -> T:
+        import tenacity
+
         def tell(state: tenacity.RetryCallState) -> None:
             if state.outcome is not None and state.next_action is not None:
                 self.progress.say(
@@ -126,7 +132,7 @@ class Web:
         )
         return retrying(work)
 
-    def _download(self, source: str, part: "_Part", title: str) -> None:
+    def _download(self, source: str, part: _Part, title: str) -> None:
         have = part.take_up()
         if not have or not part.complete():
             with self._get(source, part.range_headers(have)) as response:
@@ -134,7 +140,7 @@ class Web:
                     part.start_over(response)
                     have = 0
                 if response.status_code == 416:
-                    raise _Passing(f"{_host(source)} has less of {title} than is here already", _RESUME_HINT)
+                    raise _Passing(f"{host(source)} has less of {title} than is here already", _RESUME_HINT)
                 left = response.raw.length_remaining
                 total = None if left is None else have + left
                 with part.path.open("ab") as file, self.progress.task(title, total) as advance:
@@ -149,6 +155,8 @@ class Web:
     def _get(
         self, url: str, headers: dict[str, str] | None = None, follow: bool = True
     ) -> Iterator[requests.Response]:
+        import requests
+
         # The bytes must be those that the checksum speaks of, so no encoding on the way.
         asked = {"Accept-Encoding": "identity", **(headers or {})}
         limits = (self.patience.connect, self.patience.read)
@@ -206,7 +214,7 @@ class _Part:
             return
         self.forget()
         raise (_Passing if resumed else WorkFailed)(
-            f"{_shown(source)} has sha256 {self.digest.hexdigest()}, expected {self.sha256}",
+            f"{shown(source)} has sha256 {self.digest.hexdigest()}, expected {self.sha256}",
             "the file was changed or damaged on its way: try another network or mirror",
         )
 
@@ -231,10 +239,12 @@ def _blocks(source: str, response: requests.Response) -> Iterator[bytes]:
 
 @contextmanager
 def _transfer(source: str) -> Iterator[None]:
+    from urllib3.exceptions import HTTPError as TransferError
+
     try:
         yield
     except TransferError:
-        raise _Passing(f"the connection to {_host(source)} broke off", _RESUME_HINT) from None
+        raise _Passing(f"the connection to {host(source)} broke off", _RESUME_HINT) from None
 
 
 def _starts_at(response: requests.Response) -> int | None:
@@ -247,49 +257,30 @@ _NETWORK_HINT = "check the network and the proxy settings, or name a mirror with
 
 
 def _worded(url: str, error: requests.RequestException) -> WorkFailed | UserError:
-    host = _host(url)
+    import requests
+
+    server = host(url)
     if isinstance(error, requests.exceptions.SSLError):
         return WorkFailed(
-            f"{host} shows a certificate that is not trusted",
+            f"{server} shows a certificate that is not trusted",
             "check this machine's clock; REQUESTS_CA_BUNDLE names a private authority",
         )
     if isinstance(error, requests.exceptions.ProxyError):
-        return _Passing(f"the proxy for {host} does not answer", _NETWORK_HINT)
+        return _Passing(f"the proxy for {server} does not answer", _NETWORK_HINT)
     if isinstance(error, requests.Timeout):
-        return _Passing(f"{host} does not answer in time", _NETWORK_HINT)
+        return _Passing(f"{server} does not answer in time", _NETWORK_HINT)
     if isinstance(error, requests.ConnectionError):
-        return _Passing(f"{host} cannot be reached", _NETWORK_HINT)
+        return _Passing(f"{server} cannot be reached", _NETWORK_HINT)
     if isinstance(error, ValueError):  # a malformed URL, or a malformed proxy in the environment
-        return UserError(f"{_shown(url)}: this URL, or the proxy's, is malformed", _NETWORK_HINT)
-    return WorkFailed(f"{_shown(url)} cannot be fetched ({type(error).__name__})", _NETWORK_HINT)
+        return UserError(f"{shown(url)}: this URL, or the proxy's, is malformed", _NETWORK_HINT)
+    return WorkFailed(f"{shown(url)} cannot be fetched ({type(error).__name__})", _NETWORK_HINT)
 
 
 def _check_status(url: str, response: requests.Response) -> None:
     status = response.status_code
     if status in (200, 206, 416):  # 416: whoever asked for a range deals with it
         return
-    message = f"{_shown(url)} answered {status} {response.reason}"
+    message = f"{shown(url)} answered {status} {response.reason}"
     if status >= 500 or status == 429:
         raise _Passing(message, "the server is in trouble: try again later, or name a mirror with --mirror")
     raise UserError(message, "check the name and version asked for, and the mirror if one is set")
-
-
-def _check_mirror(mirror: str) -> None:
-    try:
-        parts = urlsplit(mirror)
-        sound = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:  # a port that is no number, a bracket that is not closed
-        sound = False
-    if not sound or parts.query or parts.fragment:
-        raise UserError("--mirror is not a plain http or https URL", "like https://mirror.lan/pi")
-
-
-def _host(url: str) -> str:
-    return urlsplit(url).hostname or "the server"
-
-
-def _shown(url: str) -> str:
-    """The URL without what may be secret: user, password, query."""
-    parts = urlsplit(url)
-    port = f":{parts.port}" if parts.port else ""
-    return f"{parts.scheme}://{parts.hostname}{port}{parts.path}"

@@ -19,7 +19,7 @@ from bake.draft import Draft, drafting, require_room
 from bake.engine import Engine
 from bake.node import PROBES, Plan, plan
 from bake.progress import Progress
-from bake.sparse import copy_sparsely, used
+from bake.sparse import copy_sparsely, release, used
 from bake.spec import NodeSpec
 from bake.timings import Timings
 from firstboot.edits import Place
@@ -36,6 +36,8 @@ _SLACK = 32 << 20
 @dataclass(frozen=True)
 class Job:
     base: ResolvedBase
+    disk: Disk
+    """The base's."""
     spec: NodeSpec
     sources: Mapping[str, Path]
     """sha256 -> the file to stage."""
@@ -74,8 +76,7 @@ def bmap_path(image: Path) -> Path:
 
 def preview(jobs: Sequence[Job], progress: Progress) -> list[Plan]:
     """What bake() would do for each job of one base. Writes nothing."""
-    base, wanted = jobs[0].base.path, jobs[0].engine
-    layout = disk.read_sound_disk(base)
+    base, layout, wanted = jobs[0].base.path, jobs[0].disk, jobs[0].engine
     chosen = engine.choose(wanted, base, layout, progress.say)
     with engine.opened(chosen, base, layout, progress.say, readonly=True) as tree:
         found = tree.read(PROBES)
@@ -88,8 +89,7 @@ def bake(jobs: Sequence[Job], progress: Progress) -> Iterator[Baked]:
     What they have in common is made once. Raises UserError for what a person can mend, WorkFailed where the
     work could not be done; images that were made by then stay. The base is only ever read.
     """
-    first = jobs[0]
-    layout = disk.read_sound_disk(first.base.path)
+    first, layout = jobs[0], jobs[0].disk
     for job in jobs:
         check_output(job.output, first.base.path, force=job.force)
     chosen = engine.choose(first.engine, first.base.path, layout, progress.say)
@@ -109,7 +109,9 @@ def bake(jobs: Sequence[Job], progress: Progress) -> Iterator[Baked]:
             for job in jobs:
                 with drafting(job.output) as draft:
                     make.clone(common, draft)
-                    yield make.image(job, draft)
+                    baked = make.image(job, draft)
+                release(baked.image)
+                yield baked
 
 
 class _Maker:

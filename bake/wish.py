@@ -53,7 +53,7 @@ def jobs(wish: Wish, home: Home, web: Web) -> list[image.Job]:
     made = []
     for output, values in wish.nodes.items():
         spec = NodeSpec(k3s=k3s, containerd=containerd, not_before=_today(), **values)
-        made.append(image.Job(base, spec, sources, output, home, wish.force, wish.engine, _epoch()))
+        made.append(image.Job(base, layout, spec, sources, output, home, wish.force, wish.engine, _epoch()))
     return made
 
 

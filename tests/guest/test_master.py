@@ -54,8 +54,8 @@ def test_nothing_secret_nothing_private(master: Baked) -> None:
     assert master.path.stat().st_mode & 0o777 == 0o644
 
 
-def test_the_base_is_no_node(base: Path, cli: Run, engine: list[str]) -> None:
-    done = cli("inspect", base, *engine)
+def test_the_base_is_no_node(base: Path, cli: Run) -> None:
+    done = cli("inspect", base)
     assert done.code == 1
     for concern, path in {
         "cgroups": "/boot/cmdline.txt",
