@@ -80,11 +80,15 @@ def _require(tool: str, options: tuple[str, ...], oldest: tuple[int, ...], packa
 
 
 def _require_kept(image: Path, disk: Disk) -> None:
-    strange = sorted(features(image, disk.root) - _KEPT)
-    if strange:
+    if strange := unkept(image, disk):
         raise UserError(
             f"debugfs does not keep the root's {', '.join(strange)}", "--engine guestfs takes such an image."
         )
+
+
+def unkept(image: Path, disk: Disk) -> list[str]:
+    """The root's features that debugfs must not touch."""
+    return sorted(features(image, disk.root) - _KEPT)
 
 
 def opened(
