@@ -2,10 +2,10 @@
 # ENGINE=e2fs leaves out libguestfs, its virtual machine and its kernel, and the tests of them.
 ENGINE := auto
 GUESTFS := python3-guestfs libguestfs-tools supermin qemu-utils \
-	$(if $(filter arm64,$(shell dpkg --print-architecture)),qemu-system-arm,qemu-system-x86) \
+	$(if $(filter arm64,$(shell dpkg --print-architecture)),,qemu-system-x86) \
 	$(if $(wildcard /boot/vmlinuz*),,linux-image-$(shell dpkg --print-architecture))
 PACKAGES := $(if $(filter e2fs,$(ENGINE)),,$(GUESTFS)) \
-	arch-test bmap-tools debian-archive-keyring mmdebstrap qemu-user-static uidmap \
+	arch-test bmap-tools cpio debian-archive-keyring kmod mmdebstrap qemu-system-arm qemu-user-static uidmap \
 	dosfstools e2fsprogs fakeroot fdisk mtools openssl python3-venv util-linux xz-utils zstd
 # An ordinary user's PATH on Debian lacks the folders of mkfs and its like.
 export PATH := $(PATH):/usr/sbin:/sbin
