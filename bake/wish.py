@@ -1,6 +1,7 @@
 """From what a person asks for to a job that can be done: everything found, fetched and checked."""
 
 import os
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from bake.download import Web
 from bake.engine import Engine
 from bake.k3s_version import DEFAULT_K3S, K3sVersion
 from bake.spec import Containerd, File, K3s, NodeSpec
+from firstboot.errors import UserError
+
+_EARLIEST = 315_532_800  # 1980-01-01, where a FAT's calendar starts
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class Wish:
 
 def jobs(wish: Wish, home: Home, web: Web) -> list[image.Job]:
     """The jobs, with all that they need on this machine. UserError and WorkFailed as those it calls."""
+    epoch = _epoch()
     for values in wish.nodes.values():
         NodeSpec(k3s=K3s(File("k3s", "0" * 64, 0)), **values)  # refuses bad values before long downloads
     base = bases.resolve(wish.base, home, web)
@@ -52,8 +57,8 @@ def jobs(wish: Wish, home: Home, web: Web) -> list[image.Job]:
         sources |= programs
     made = []
     for output, values in wish.nodes.items():
-        spec = NodeSpec(k3s=k3s, containerd=containerd, not_before=_today(), **values)
-        made.append(image.Job(base, layout, spec, sources, output, home, wish.force, wish.engine, _epoch()))
+        spec = NodeSpec(k3s=k3s, containerd=containerd, not_before=_day(epoch), **values)
+        made.append(image.Job(base, layout, spec, sources, output, home, wish.force, wish.engine, epoch))
     return made
 
 
@@ -72,14 +77,23 @@ def _airgap(wish: Wish, version: K3sVersion | None) -> str:
 
 
 def _epoch() -> int | None:
-    """SOURCE_DATE_EPOCH (reproducible-builds.org): the time of all that is written, and of the bake."""
+    """SOURCE_DATE_EPOCH (reproducible-builds.org): the time of all that is written, and of the bake.
+
+    UserError for what is no time that a FAT and an ext4 can both keep, from 1980 to 2106.
+    """
     given = os.environ.get("SOURCE_DATE_EPOCH", "")
-    return int(given) if given.isdecimal() else None
+    if not given:
+        return None
+    if not re.fullmatch("[0-9]{9,10}", given) or not _EARLIEST <= int(given) < 1 << 32:
+        raise UserError(
+            f"SOURCE_DATE_EPOCH is {given[:40]!r}, no time that can be written",
+            "Seconds since 1970, of a day after 1979, like $(date +%s); or unset it.",
+        )
+    return int(given)
 
 
-def _today() -> date:
-    """The day in UTC."""
-    epoch = _epoch()
+def _day(epoch: int | None) -> date:
+    """In UTC."""
     return datetime.fromtimestamp(time.time() if epoch is None else epoch, UTC).date()
 
 

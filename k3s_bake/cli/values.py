@@ -1,5 +1,6 @@
 """From options, and the cluster.toml they complete, to the values of a node and its parts."""
 
+import functools
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -75,8 +76,15 @@ def _wifi(given: Mapping[str, Any]) -> dict[str, Wifi]:
         Wifi(given["wifi_country"], given["wifi_ssid"], "0" * 64)  # refuses what is wrong before it asks
         if not sys.stdin.isatty():
             raise UserError("no terminal to ask for the Wi-Fi's password in", "--wifi-psk-file takes it.")
-        psk = click.prompt(f"Password of {given['wifi_ssid']}", hide_input=True, err=True)
+        psk = _asked(given["wifi_ssid"])
     return {"wifi": Wifi(given["wifi_country"], given["wifi_ssid"], psk)}
+
+
+@functools.cache
+def _asked(ssid: str) -> str:
+    """Once, however many nodes are made."""
+    password: str = click.prompt(f"Password of {ssid}", hide_input=True, err=True)
+    return password
 
 
 def _address(given: Mapping[str, Any]) -> dict[str, StaticAddress]:

@@ -191,6 +191,9 @@ def test_a_full_fat_is_enough(cli: Run, k3s: list[str], copy: Path, place: Path,
         (["--authorized-key", "/nonexistent.pub"], "nonexistent.pub"),
         (["--role", "boss"], "boss"),
         (["--frobnicate"], "frobnicate"),
+        (["--all"], "--all found no [[node]]"),
+        (["--all", "--name", "a"], "one node's"),
+        (["--engine", "magic"], "magic"),
     ],
     ids=lambda value: "=".join(value)[:40] if isinstance(value, list) else "",
 )
@@ -204,6 +207,21 @@ def test_bad_values_are_refused_before_anything_is_fetched(cli: Run, place: Path
     for option in (["--cluster", "a b"], ["--network", "10.0.0.1/24"], ["--taint", "foo"]):
         done = cli("image", "--role", "worker", "--offline", *option, "--output", place / "w.img")
         refused(done, place, option[1])
+
+
+@pytest.mark.parametrize("epoch", ["yesterday", "-1", "1", "4294967296", "1e9"])
+def test_source_date_epoch(
+    cli: Run,
+    base: Path,
+    k3s: list[str],
+    place: Path,
+    environment: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    epoch: str,
+) -> None:
+    monkeypatch.setitem(environment, "SOURCE_DATE_EPOCH", epoch)
+    done = cli("image", "--role", "worker", "--base", base, *k3s, "--output", place / "w.img")
+    refused(done, place, "SOURCE_DATE_EPOCH is")
 
 
 def test_k3s_files(cli: Run, base: Path, tmp_path: Path, place: Path) -> None:
