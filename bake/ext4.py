@@ -117,7 +117,12 @@ class Ext4:
         return dict(zip(entries, told, strict=True))
 
     def pieces(self, file: Entry) -> Iterable[bytes]:
-        """A large file's bytes as they come. Fewer than its size where the image is damaged."""
+        """A large file's bytes as they come. Fewer than its size where the image is damaged.
+
+        UserError where it claims to be larger than the image: reading its holes would take for ever.
+        """
+        if file.size > self._image.stat().st_size:
+            raise UserError(f"a file in the image claims to have {file.size} bytes", "The image is damaged.")
         (told,) = self._ask([(f"ex -l <{file.inode}>", None)])
         found = extents.parsed(told, self._block)
         if found is None:  # in the inode itself, or mapped as ext3 did

@@ -55,7 +55,11 @@ def main() -> None:
         hint = f"'{context.command_path} --help' says more." if context else ""
         _fail(error.format_message(), hint, 2)
     except (KeyboardInterrupt, click.Abort):
-        _fail("interrupted", "What was downloaded is kept for the next run.", _INTERRUPTED)
+        _fail(
+            "interrupted",
+            "What was downloaded is kept for the next run, and so is each finished image.",
+            _INTERRUPTED,
+        )
     except BrokenPipeError:  # the reader, head say, has seen enough: nobody is left to be told
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(_BROKEN_PIPE)

@@ -132,7 +132,9 @@ def image(
         if as_json:
             made.append(_data(job, baked.plan) | _files(baked) | {"seconds": dict(baked.timings)})
         else:
-            _print(baked, timings)
+            _print(baked, timings, brief=given["every"])
+    if given["every"] and not as_json:
+        _print_next(Path("IMAGE"))
     if as_json:
         click.echo(json.dumps(made if given["every"] else made[0], indent=2))
 
@@ -191,16 +193,24 @@ def _show(jobs: list[recipe.Job], plans: list[Plan], as_json: bool, every: bool)
         console.print(f"{len(plan.steps)} changes; nothing was written.")
 
 
-def _print(baked: recipe.Baked, timings: bool) -> None:
+def _print(baked: recipe.Baked, timings: bool, *, brief: bool) -> None:
+    """``brief``: without the table of what was changed, which the manifest has."""
     console = report.console()
-    console.print(report.plan_table(baked.plan))
+    if not brief:
+        console.print(report.plan_table(baked.plan))
+        console.print()
     grown = f", {baked.grown >> 20} MiB larger than its base" if baked.grown else ""
     beside = " and ".join(report.shown(path.name) for path in (baked.manifest, baked.bmap))
-    console.print(f"\n[bold]{report.shown(baked.image)}[/]{grown}; {beside} beside it")
+    console.print(f"[bold]{report.shown(baked.image)}[/]{grown}; {beside} beside it")
     if baked.plan.secret:
         console.print("It holds a secret, so only you can read it (mode 0600). Keep it that way.")
-    console.print(
-        f"Next: write it to a card, for example: bmaptool copy {report.shown(baked.image)} /dev/sdX"
-    )
+    if not brief:
+        _print_next(baked.image)
     if timings:
         console.print(report.timings_table(baked.timings))
+
+
+def _print_next(image: Path) -> None:
+    report.console().print(
+        f"Next: write it to a card, for example: bmaptool copy {report.shown(image)} /dev/sdX"
+    )

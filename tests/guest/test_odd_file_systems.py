@@ -91,6 +91,18 @@ def test_a_hostile_name_in_the_image(folder: Path, tmp_path: Path) -> None:
         apply(image)
 
 
+def test_a_file_that_claims_to_be_endless(folder: Path, tmp_path: Path) -> None:
+    (folder / "etc" / "large").write_text("x")
+    image = tmp_path / "image"
+    small_image(image, folder)
+    Image(image).debugfs("sif /etc/large size 9999999999999", write=True)
+    with e2fs.opened(image, disk.read_disk(image)) as tree:
+        with pytest.raises(UserError, match="claims to have 9999999999999 bytes"):
+            tree.read([Probe("/etc/large", "digest")])
+        with pytest.raises(UserError, match="far too large"):
+            tree.read([Probe("/etc/large")])
+
+
 def test_damage_that_a_check_finds(cli: Run, k3s: list[str], copy: Path, place: Path) -> None:
     """A bitmap that says free of what is in use: nothing on the way would notice."""
     Image(copy).debugfs("freeb 40000 200", write=True)
