@@ -216,6 +216,7 @@ def stage(image: Path, start: int, epoch: int, files: Mapping[str, Path]) -> dic
     with contextlib.ExitStack() as held:
         for sha256, path in files.items():
             source = held.enter_context(path.open("rb"))
+            volume.remove(ROOT, names[sha256])  # in a base that was itself left half made
             volume.write(ROOT, names[sha256], source.fileno(), 0o600, 0, 0)
         volume.commit()
     return names
