@@ -1,5 +1,6 @@
 """The base images this tool knows by name."""
 
+import os
 import tomllib
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -47,4 +48,5 @@ def image_path(sha256: str, home: Home) -> Path:
 
 
 def cached(base: Base, home: Home) -> bool:
-    return image_path(base.sha256, home).is_file()
+    # Not Path.is_file, which raises where this user may not look.
+    return os.path.isfile(image_path(base.sha256, home))  # noqa: PTH113

@@ -138,7 +138,8 @@ def values_for(file: ClusterFile | None, role: Role | None, name: str | None) ->
     entry = _entry(file, role, name)
     role = role or (entry.role if entry else None)
     if role is None:
-        raise UserError("is it to be a master or a worker?", "say --role master or --role worker")
+        which = "--name names one of the file's nodes, --all takes each; or " if file.nodes else ""
+        raise UserError("is it to be a master or a worker?", f"{which}say --role master or --role worker")
     own = entry or NodeEntry(role)
     master = role is Role.MASTER
     values = {

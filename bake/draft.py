@@ -124,6 +124,6 @@ def require_room(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise UserError(
-            f"{folder} has {free >> 20} MiB free, and the image needs {needed >> 20} MiB",
+            f"{folder} has {free >> 20} MiB free, and {needed >> 20} MiB are needed",
             "Make room, or choose another --output.",
         )

@@ -78,7 +78,7 @@ class Ext4:
                     if line:
                         raise UserError(
                             f"the image holds a name that cannot be worked with: {line[-80:]!r}",
-                            "A name with a line break, say. Rename it, or use --engine guestfs.",
+                            "Is it damaged? e2fsck -fn tells. If not, rename it, or use --engine guestfs.",
                         )
                     continue
                 inode, mode, owner, group = (int(match[i], 8 if i == 2 else 10) for i in range(1, 5))

@@ -93,9 +93,9 @@ def bake(jobs: Sequence[Job], progress: Progress) -> Iterator[Baked]:
     for job in jobs:
         check_output(job.output, first.base.path, force=job.force)
     chosen = engine.choose(first.engine, first.base.path, layout, progress.say)
-    images = 1 if len(jobs) == 1 else len(jobs) + 1
-    room = used(first.base.path) + first.staged + layout.boot.size + _SLACK
-    require_room(first.output.parent, room * images)
+    images = 1 if len(jobs) == 1 else len(jobs) + 1  # one more for what they have in common
+    each, scratch = used(first.base.path) + first.staged, min(used(first.base.path), layout.boot.size)
+    require_room(first.output.parent, each * images + scratch + _SLACK)
     with ThreadPoolExecutor(1) as pool:
         base_sha256 = pool.submit(lambda: first.base.sha256 or remembered(first.base.path, first.home))
         make = _Maker(layout, chosen, progress, base_sha256)
@@ -230,6 +230,14 @@ def check_output(output: Path, base: Path, *, force: bool) -> None:
     for path in (output, manifest_path(output), bmap_path(output)):
         if path.exists() and not force:
             raise UserError(f"{path} is there already", "--force replaces it.")
+    if output.exists() and not _has_partition_table(output):  # a token, cluster.toml or K3s named by mistake
+        raise UserError(f"{output} is no image, so it is not replaced", "--output names the image to write.")
+
+
+def _has_partition_table(path: Path) -> bool:
+    """By the signature of an MBR, which GPT has too."""
+    with path.open("rb") as file:
+        return file.read(512)[510:] == b"\x55\xaa"
 
 
 def _is_private(base: Path) -> bool:

@@ -44,6 +44,8 @@ cli.add_command(bases)
 def main() -> None:
     """Run a command. Exit code 2: something to mend; 1: work that failed; 130: interrupted."""
     signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup sets it
+        signal.signal(signal.SIGHUP, _interrupt)
     try:
         sys.exit(cli(standalone_mode=False))  # what it returns is a command's own exit code, or None
     except ClusterFileError as error:

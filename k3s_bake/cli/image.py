@@ -39,7 +39,9 @@ _what = _options(
     click.option("--file", "file", type=_FILE, help="cluster.toml; options given here win over it."),
     click.option("--cluster", help="Name of the cluster.  [default: k3s]"),
     click.option("--name", help="Host and node name.  [default: <cluster>-<role>]"),
-    click.option("--all", "every", is_flag=True, help="An image for each node in the file."),
+    click.option(
+        "--all", "every", is_flag=True, help="An image for each node in the file, or each of --role."
+    ),
 )
 _parts = _options(
     click.option("--base", help=f"Name ('k3s-bake bases') or path.  [default: {DEFAULT_BASE}]"),
@@ -85,7 +87,7 @@ _lan = _options(
 )
 _how = _options(
     click.option(
-        "--output", type=_FILE, help="[default: ./<cluster>-<name or role>.img]; with --all a folder."
+        "--output", type=_FILE, help="[default: ./<cluster>-<name or role>.img]; with --all a folder [.]"
     ),
     click.option("--force", is_flag=True, help="Replace an existing output."),
     click.option("--offline", is_flag=True, help="Use the cache only."),
@@ -153,10 +155,12 @@ def _one_node(given: dict[str, Any], file: ClusterFile | None) -> dict[Path, dic
 
 def _every_node(given: dict[str, Any], file: ClusterFile | None) -> dict[Path, dict[str, Any]]:
     if given["name"] or given["address"]:
-        raise UserError("--name and --address are one node's", "Leave them out with --all.")
-    named = [node for node in file.nodes if node.name and given["role"] in (None, node.role)] if file else []
+        raise UserError("--name and --address are for one node", "Leave them out with --all.")
+    named = [node for node in file.nodes if given["role"] in (None, node.role)] if file else []
     if not named:
-        raise UserError("--all found no [[node]] with a name", "--file names the cluster.toml that has them.")
+        raise UserError("--all found no [[node]]", "--file names the cluster.toml that has them.")
+    if not all(node.name for node in named):
+        raise UserError("--all: a [[node]] has no name", "Each image is a node of its own, and needs one.")
     folder = given["output"] or Path()
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder", "With --all, --output is the folder for the images.")

@@ -23,6 +23,9 @@ def test_output(cli: Run, base: Path, k3s: list[str], copy: Path, place: Path, t
     there.write_text("precious")
     refused(run(there), place, "is there already")
     assert there.read_text() == "precious"
+    own = ["--role", "worker", "--base", base, "--k3s", there, "--output", there, "--force"]
+    refused(cli("image", *own), place, "is no image, so it is not replaced")
+    assert there.read_text() == "precious"
 
 
 @pytest.fixture
@@ -55,7 +58,7 @@ def test_output_folder_not_writable(mounted: Callable[..., Done], place: Path) -
 
 
 def test_disk_full(mounted: Callable[..., Done], place: Path) -> None:
-    refused(mounted("size=64m", place), place, "64 MiB free, and the image needs")
+    refused(mounted("size=64m", place), place, "64 MiB free, and")
 
 
 def test_disk_that_fills_up_before_anything_is_staged(

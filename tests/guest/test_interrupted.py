@@ -18,6 +18,12 @@ pytestmark = pytest.mark.guest
 Start = Callable[[Path], "subprocess.Popen[bytes]"]
 
 
+def _heed_signals() -> None:
+    """A test run in a shell's background is started with some ignored, and would pass that on."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def started(
     environment: dict[str, str], base: Path, options: list[str], output: Path
 ) -> "subprocess.Popen[bytes]":
@@ -28,8 +34,7 @@ def started(
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
-        # A test run in a shell's background is started with SIGINT ignored, and would pass that on.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=_heed_signals,
     )
 
 
@@ -88,7 +93,7 @@ def test_killed_at_random_moments(
             (folder / left).unlink(missing_ok=True)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupted_by_a_person(start: Start, tmp_path: Path, number: signal.Signals) -> None:
     output = tmp_path / "w.img"
     process = start(output)
