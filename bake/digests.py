@@ -4,8 +4,10 @@ import hashlib
 import json
 import os
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Event
 
 from bake.cache import Home, publish
 
@@ -13,13 +15,35 @@ _SETTLED = 2.0
 """Seconds: a file that changed less than this ago might change again without its times telling."""
 
 
-def sha256_of(path: Path) -> str:
-    """Of a file's content, read now."""
+_CHUNK = 4 << 20
+
+
+class Stopped(Exception):
+    """Nobody waits for the digest any more."""
+
+
+@contextmanager
+def set_at_end() -> Iterator[Event]:
+    """An event for what works beside a block, set when the block ends, however it does."""
+    event = Event()
+    try:
+        yield event
+    finally:
+        event.set()
+
+
+def sha256_of(path: Path, stop: Event | None = None) -> str:
+    """Of a file's content, read now. Stopped soon after ``stop`` is set: a large base takes a minute."""
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while piece := file.read(_CHUNK):
+            if stop and stop.is_set():
+                raise Stopped
+            digest.update(piece)
+    return digest.hexdigest()
 
 
-def remembered(path: Path, home: Home) -> str:
+def remembered(path: Path, home: Home, stop: Event | None = None) -> str:
     """The same, without reading a file that has not changed since it was last hashed, by its inode, size and
     times (of which nobody can set the last, ctime). OSError as from reading it."""
     note = home.cache / "digests" / hashlib.sha256(os.fsencode(path.resolve())).hexdigest()
@@ -28,7 +52,7 @@ def remembered(path: Path, home: Home) -> str:
         known = json.loads(note.read_text())
         if known["identity"] == identity:
             return str(known["sha256"])
-    sha256 = sha256_of(path)
+    sha256 = sha256_of(path, stop)
     if _identity(path) == identity and time.time() - path.stat().st_ctime > _SETTLED:
         with suppress(OSError):  # a cache that cannot be written to costs time only
             note.parent.mkdir(parents=True, exist_ok=True)

@@ -19,6 +19,9 @@ from firstboot.errors import UserError, WorkFailed
 SECTOR = 512
 _ALIGN = 4 << 20  # bytes: an SD card's erase block, and what Raspbian's own images are aligned to
 
+EARLIEST = 315_532_800
+"""1980-01-01, in seconds since 1970: where a FAT's calendar starts. debugfs takes 0 for now."""
+
 _REFUSED = {
     "crypto_LUKS": "an encrypted root",
     "LVM2_member": "LVM",
@@ -55,8 +58,7 @@ def read_disk(image: Path) -> Disk:
 
     Raises UserError for what is no such image, naming what it is as far as that can be seen.
     """
-    if set(str(image)) & set("?\n"):  # e2fsprogs take what follows a '?' for options
-        raise UserError(f"the path {image} holds a character that the tools cannot take", "Rename it.")
+    refuse_path(image)
     size = image.stat().st_size
     table = _table(image)
     partitions = [_partition(image, entry) for entry in table.get("partitions", ())]
@@ -77,6 +79,12 @@ def read_disk(image: Path) -> Disk:
             "Use a Raspbian image; 'k3s-bake bases' lists known ones.",
         )
     return Disk(table["label"], boot, root, max(part.start + part.size for part in partitions))
+
+
+def refuse_path(image: Path) -> None:
+    """UserError for a path of which the tools would take a part for an offset, and edit another file."""
+    if set(str(image)) & set("?\n\r") or "@@" in str(image):  # e2fsprogs split at '?', mtools at '@@'
+        raise UserError(f"the path {image} holds what the tools cannot take: '?', '@@'", "Rename it.")
 
 
 def _table(image: Path) -> dict[str, Any]:
@@ -159,7 +167,7 @@ def written_at(image: Path, root: Partition) -> int:
     """
     with image.open("rb") as stream:
         stream.seek(root.start + 1024 + 0x30)
-        return int.from_bytes(stream.read(4), "little")
+        return max(EARLIEST, int.from_bytes(stream.read(4), "little"))
 
 
 def free_room(image: Path, part: Partition) -> int:

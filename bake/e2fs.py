@@ -110,8 +110,8 @@ class E2fsTree:
     # writing
 
     def apply(self, edits: Iterable[Edit], sources: Mapping[str, str]) -> None:
-        """Carry out edits in order. UserError for what is in the way or has no room; where it is raised,
-        none of these edits was written to the root."""
+        """Carry out edits in order. UserError for what is in the way or has no room: the image
+        is to be thrown away then."""
         todo = tuple(edits)
         self._prefetch(check_path(edit.path) for edit in todo)
         with contextlib.ExitStack() as held:

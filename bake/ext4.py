@@ -7,6 +7,7 @@ commit().
 """
 
 import contextlib
+import hashlib
 import os
 import re
 import stat
@@ -14,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from bake import extents
+from bake.debugfs_script import LINE, Script, named, quoted, there
 from bake.process import answer, stream
 from bake.volumes import Entry
 from firstboot.errors import UserError, WorkFailed
@@ -21,12 +23,9 @@ from firstboot.errors import UserError, WorkFailed
 ROOT = 2
 """The inode of an ext4's top folder."""
 
-_LINE = 8000
-"""Bytes: debugfs reads command files in lines of BUFSIZ (8192) at most, and takes the rest for another."""
+_TARGET_BYTES = 4096  # PATH_MAX
 
-_NAME_BYTES = 255
-
-_LISTED = re.compile(rb"/(\d+)/(\d+)/(\d+)/(\d+)/([^/]+)/(\d*)/")
+_LISTED = re.compile(rb"/(\d+)/(\d+)/(-?\d+)/(-?\d+)/([^/]+)/(\d*)/")
 _FAST = b'Fast link dest: "'
 _BANNER = re.compile(r"debugfs \d.*\n")
 
@@ -47,19 +46,19 @@ class Ext4:
         self._epoch = epoch
         self._folders: dict[int, dict[str, Entry]] = {}
         self._targets: dict[int, str] = {}  # of links
-        self._script = _Script()
+        self._script = Script()
 
     def forget(self) -> None:
         """Drop all that was read, and all that was noted and not committed."""
         self._folders.clear()
         self._targets.clear()
-        self._script = _Script()
+        self._script = Script()
 
     # reading
 
     def prefetch(self, folders: Iterable[str]) -> None:
         """List many folders at once, those that there are: each later question is a process less."""
-        self._list([_quoted(path) for path in folders if _fits(path)])
+        self._list([quoted(path) for path in folders if _fits(path)])
 
     def entries(self, folder: int) -> dict[str, Entry]:
         """What a folder holds, without ``.`` and ``..``."""
@@ -72,7 +71,7 @@ class Ext4:
     def _list(self, folders: Sequence[str]) -> None:
         for listing in self._ask([(f"ls -p {folder}", None) for folder in folders]):
             found: dict[str, Entry] = {}
-            for line in listing.splitlines():
+            for line in listing.split(b"\n"):
                 match = _LISTED.fullmatch(line)
                 if match is None:
                     if line:
@@ -82,7 +81,9 @@ class Ext4:
                         )
                     continue
                 inode, mode, owner, group = (int(match[i], 8 if i == 2 else 10) for i in range(1, 5))
-                found[os.fsdecode(match[5])] = Entry(inode, mode, owner, group, int(match[6] or 0))
+                # debugfs tells an owner beyond 2^31 as a negative number.
+                ids = (owner & 0xFFFFFFFF, group & 0xFFFFFFFF)
+                found[os.fsdecode(match[5])] = Entry(inode, mode, *ids, int(match[6] or 0))
             if "." in found:
                 folder = found.pop(".").inode
                 found.pop("..", None)
@@ -100,6 +101,8 @@ class Ext4:
     def prefetch_targets(self, links: Iterable[Entry]) -> None:
         """Read where many links lead, at once."""
         unknown = [link for link in links if link.inode not in self._targets]
+        if any(link.size > _TARGET_BYTES for link in unknown):
+            raise UserError("a link in the image claims an impossible length", "The image is damaged.")
         told = self._ask([(f"stat <{link.inode}>", None) for link in unknown])
         slow: list[Entry] = []  # too long for the inode itself
         for link, text in zip(unknown, told, strict=True):
@@ -128,6 +131,17 @@ class Ext4:
         if found is None:  # in the inode itself, or mapped as ext3 did
             return stream("debugfs", "-R", f"cat <{file.inode}>", self._device)
         return extents.pieces(self._image, self._start, found, file.size)
+
+    def sha256(self, path: str) -> str:
+        """Of the file at a path, links in its folders followed; of nothing where there is none."""
+        (told,) = self._ask([(f"stat {quoted(path)}", None)])
+        found = re.search(rb"Inode: (\d+) .*?Size: (\d+)", told, re.DOTALL)
+        if not found:
+            return hashlib.sha256(b"").hexdigest()
+        digest = hashlib.sha256()
+        for piece in self.pieces(Entry(int(found[1]), stat.S_IFREG, 0, 0, int(found[2]))):
+            digest.update(piece)
+        return digest.hexdigest()
 
     def _ask(self, questions: Sequence[tuple[str, int | None]]) -> list[bytes]:
         """The answers to commands, of known size or not; debugfs says each command before its answer."""
@@ -163,17 +177,17 @@ class Ext4:
 
     def remove(self, folder: int, name: str) -> None:
         if self.entries(folder).pop(name, None):
-            self._script.add(folder, f"rm {_quoted(name)}")
+            self._script.add(folder, f"rm {there(name)}")
 
     def link(self, folder: int, name: str, target: str) -> None:
-        self._script.add(folder, f"symlink {_named(name)} {_quoted(target)}")
+        self._script.add(folder, f"symlink {named(name)} {quoted(target)}")
         entry = Entry(self._script.key(), stat.S_IFLNK | 0o777, 0, 0, len(os.fsencode(target)))
         self._targets[entry.inode] = target
         self.entries(folder)[name] = entry
 
     def write(self, folder: int, name: str, source: int, mode: int, owner: int, group: int) -> None:
         """``source`` is an open file: no path to quote, no extended attribute that debugfs would copy."""
-        self._script.add(folder, f"write /proc/self/fd/{source} {_named(name)}")
+        self._script.add(folder, f"write /proc/self/fd/{source} {named(name)}")
         self._script.sources.append(source)
         entry = Entry(self._script.key(), stat.S_IFREG | mode, owner, group, os.fstat(source).st_size)
         self._script.set_access(name, entry)
@@ -182,10 +196,10 @@ class Ext4:
     def move(self, name: str, folder: int, new: str, mode: int, owner: int, group: int) -> None:
         """Take a file of the top folder to its place."""
         file = self.entries(ROOT).pop(name)
-        self._script.add(folder, f"ln <{file.inode}> {_named(new)}")  # debugfs counts no links here, ...
+        self._script.add(folder, f"ln <{file.inode}> {named(new)}")  # debugfs counts no links here, ...
         entry = Entry(file.inode, stat.S_IFREG | mode, owner, group, file.size)
         self._script.set_access(new, entry)
-        self._script.add(ROOT, f"unlink {_quoted(name)}")  # ... nor here: one is left, as before
+        self._script.add(ROOT, f"unlink {quoted(name)}")  # ... nor here: one is left, as before
         self.entries(folder)[new] = entry
 
     def commit(self) -> None:
@@ -222,67 +236,8 @@ def stage(image: Path, start: int, epoch: int, files: Mapping[str, Path]) -> dic
     return names
 
 
-class _Script:
-    """A command file for debugfs, in the making."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-        self.sources: list[int] = []
-        self._made: dict[int, tuple[int, str]] = {}  # a folder still to be made: in which one, and its name
-        self._keys = 0
-        self._at = 0
-
-    def key(self) -> int:
-        self._keys -= 1
-        return self._keys
-
-    def add(self, folder: int, command: str) -> None:
-        self._enter(folder)
-        self._line(command)
-
-    def make_folder(self, folder: int, name: str) -> int:
-        self.add(folder, f"mkdir {_named(name)}")
-        key = self.key()
-        self._made[key] = (folder, name)
-        return key
-
-    def set_access(self, name: str, entry: Entry) -> None:
-        for field, value in (("mode", f"0{entry.mode:o}"), ("uid", entry.owner), ("gid", entry.group)):
-            self._line(f"sif {_quoted(name)} {field} {value}")
-
-    def _enter(self, folder: int) -> None:
-        if folder == self._at:
-            return
-        if folder in self._made:
-            parent, name = self._made[folder]
-            self._enter(parent)
-            self._line(f"cd {_quoted(name)}")
-        else:
-            self._line(f"cd <{folder}>")
-        self._at = folder
-
-    def _line(self, line: str) -> None:
-        if len(os.fsencode(line)) > _LINE:
-            raise UserError(f"a link or name is too long for debugfs: {line[:60]}...")
-        self.lines.append(line)
-
-
 def _fits(path: str) -> bool:
-    return "\n" not in path and len(os.fsencode(path)) < _LINE // 2
-
-
-def _named(name: str) -> str:
-    """The name of what is to be made."""
-    if len(os.fsencode(name)) > _NAME_BYTES:
-        raise UserError(f"a name has at most {_NAME_BYTES} bytes: {name[:60]}...")
-    return _quoted(name)
-
-
-def _quoted(word: str) -> str:
-    """As debugfs (libss) reads it: a quote inside quotes is doubled, nothing else means anything."""
-    if "\n" in word or "\0" in word:
-        raise UserError(f"a name or link holds a line break, which debugfs cannot take: {word!r}")
-    return '"' + word.replace('"', '""') + '"'
+    return "\n" not in path and len(os.fsencode(path)) < LINE // 2
 
 
 def _words(complaints: str) -> str:

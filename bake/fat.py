@@ -7,6 +7,7 @@ the node's kernel does. What is edited is written at once: it is little.
 import os
 import re
 import stat
+import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from firstboot.errors import UserError, WorkFailed
 from firstboot.snapshot import MAX_CONTENT
 
 _TOP = 0
+_LIMIT = 120
+"""Seconds: a tool takes milliseconds, unless a damaged FAT leads it in a circle."""
 _NAME = re.compile(r"(?=.{1,255}$)[ -~]*[!-~]")
 _NEVER = set('"*/:<>?\\|')  # in no FAT name, the first by Microsoft's specification of long names
 
@@ -35,12 +38,21 @@ class Fat:
             "TZ": "UTC",
         }
         self._paths = [""]  # by number: the top, and all that was met since
-        self._folders: dict[str, dict[str, Entry]] | None = None  # by path, in lower case
+        self._folders: dict[str, dict[str, Entry]] = {}  # by path, in lower case
 
     # reading
 
     def entries(self, folder: int) -> Mapping[str, Entry]:
-        return self._listed().get(self._paths[folder].lower(), {})
+        """One folder at a time: a hostile FAT can hold more paths than anyone can list."""
+        path = self._paths[folder]
+        if path.lower() not in self._folders:
+            found = self._folders[path.lower()] = {}
+            for line in self._list(path):
+                name = line.rstrip("/").rpartition("/")[2]
+                mode = stat.S_IFDIR if line.endswith("/") else stat.S_IFREG
+                found[name] = Entry(len(self._paths), mode, 0, 0, 0)
+                self._paths.append(f"{path}/{name}".lstrip("/"))
+        return self._folders[path.lower()]
 
     def entry(self, folder: int, name: str) -> Entry | None:
         found = self.entries(folder)
@@ -67,29 +79,17 @@ class Fat:
                 )
             yield piece
 
-    def _listed(self) -> dict[str, dict[str, Entry]]:
-        """All folders at once: it takes as long as one. A boot partition has some 300 files."""
-        if self._folders is None:
-            self._folders = {"": {}}
-            for line in self._all_paths():
-                path = line.removeprefix("::/")
-                folder, _, name = path.rstrip("/").rpartition("/")
-                mode = stat.S_IFDIR if path.endswith("/") else stat.S_IFREG
-                number = len(self._paths)
-                self._paths.append(path.rstrip("/"))
-                self._folders.setdefault(folder.lower(), {})[name] = Entry(number, mode, 0, 0, 0)
-        return self._folders
-
-    def _all_paths(self) -> list[str]:
+    def _list(self, path: str) -> list[str]:
         try:
-            return self._run("mdir", "-/", "-a", "-b", "::").splitlines()
+            lines = self._run("mdir", "-a", "-b", self._spelt(path)).split("\n")
         except WorkFailed as error:
-            if error.message.endswith('"::" not found'):  # it is empty
+            if error.message.endswith("not found"):  # it is empty, or new
                 return []
             raise
+        return [line for line in lines if line]
 
     def forget(self) -> None:
-        self._folders = None
+        self._folders.clear()
 
     # writing
 
@@ -137,9 +137,24 @@ class Fat:
 
     def _run(self, tool: str, *arguments: str, keep_open: Sequence[int] = ()) -> str:
         try:
-            return run(tool, "-i", self._device, *arguments, keep_open=keep_open, env=self._env)
+            return run(
+                tool,
+                "-i",
+                self._device,
+                *arguments,
+                keep_open=keep_open,
+                env=self._env,
+                timeout=_LIMIT,
+                no_terminal=True,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise UserError(
+                f"{tool} comes to no end on the boot partition", "The image is damaged."
+            ) from error
         except WorkFailed as error:
-            if re.search("full|slots", error.message):  # 'No directory slots': FAT12's and 16's top folder
+            if re.search(
+                "Disk full|No directory slots", error.message
+            ):  # 'No directory slots': FAT12's and 16's top folder
                 raise UserError(
                     "the boot partition: no room left in the image", "Use a base with a larger FAT."
                 ) from error

@@ -10,10 +10,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from bake import bmap, disk, e2fs, engine, ext4, manifest, spec_json
+from bake import bmap, disk, engine, ext4, manifest, spec_json
 from bake.base import ResolvedBase
 from bake.cache import Home
-from bake.digests import remembered
+from bake.digests import remembered, set_at_end
 from bake.disk import Disk
 from bake.draft import Draft, drafting, require_room
 from bake.engine import Engine
@@ -24,7 +24,7 @@ from bake.spec import NodeSpec
 from bake.timings import Timings
 from firstboot.edits import Place
 from firstboot.errors import UserError, WorkFailed
-from firstboot.snapshot import File, Probe, Snapshot
+from firstboot.snapshot import Snapshot
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -96,8 +96,8 @@ def bake(jobs: Sequence[Job], progress: Progress) -> Iterator[Baked]:
     images = 1 if len(jobs) == 1 else len(jobs) + 1  # one more for what they have in common
     each, scratch = used(first.base.path) + first.staged, min(used(first.base.path), layout.boot.size)
     require_room(first.output.parent, each * images + scratch + _SLACK)
-    with ThreadPoolExecutor(1) as pool:
-        base_sha256 = pool.submit(lambda: first.base.sha256 or remembered(first.base.path, first.home))
+    with ThreadPoolExecutor(1) as pool, set_at_end() as stop:
+        base_sha256 = pool.submit(lambda: first.base.sha256 or remembered(first.base.path, first.home, stop))
         make = _Maker(layout, chosen, progress, base_sha256)
         if len(jobs) == 1:
             with drafting(first.output) as draft:
@@ -219,6 +219,7 @@ class _Maker:
 
 def check_output(output: Path, base: Path, *, force: bool) -> None:
     """UserError where the image cannot be put there. Called early: downloads are long."""
+    disk.refuse_path(output)
     if not os.path.isdir(output.parent):  # noqa: PTH112 (Path.is_dir raises where this user may not look)
         raise UserError(f"the folder {output.parent} does not exist", "Make it, or choose another --output.")
     if not os.access(output.parent, os.W_OK | os.X_OK):
@@ -254,11 +255,9 @@ def _missing_room(image: Path, layout: Disk, staged: int) -> int:
 
 def _verify(image: Path, layout: Disk, placed: Mapping[str, str]) -> None:
     """Large files, read back."""
-    with e2fs.opened(image, layout) as tree:
-        found = tree.read([Probe(path, "digest") for path in placed])
+    root = ext4.Ext4(image, layout.root.start, disk.EARLIEST)
     for path, sha256 in placed.items():
-        there = found.get(path)
-        if not isinstance(there, File) or there.sha256 != sha256:
+        if root.sha256(path) != sha256:
             raise WorkFailed(f"{path} in the image is not what was staged", "Run it again; is the disk full?")
 
 

@@ -34,11 +34,13 @@ def run(
     timeout: float | None = None,
     keep_open: Sequence[int] = (),
     env: Mapping[str, str] | None = None,
+    no_terminal: bool = False,
 ) -> str:
     """Standard output of a tool, as text.
 
     Messages come in English whatever the locale; /sbin is looked into, which an ordinary user's PATH lacks.
-    ``keep_open`` are open files that the tool finds under ``/proc/self/fd``; ``env`` adds variables.
+    ``keep_open`` are open files that the tool finds under ``/proc/self/fd``; ``env`` adds variables;
+    ``no_terminal`` is for a tool that would ask its questions there.
     Raises UserError where the tool is missing, WorkFailed with its last words where its exit code is not
     among those accepted, subprocess.TimeoutExpired after ``timeout`` seconds.
     """
@@ -52,6 +54,7 @@ def run(
             env=_env(env),
             timeout=timeout,
             pass_fds=keep_open,
+            start_new_session=no_terminal,
         )
     except FileNotFoundError as error:
         raise _missing(command[0]) from error
@@ -98,7 +101,7 @@ def stream(*command: str, chunk: int = 1 << 20, env: Mapping[str, str] | None = 
 
 def _env(more: Mapping[str, str] | None = None) -> dict[str, str]:
     path = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
-    return {**os.environ, "LC_ALL": "C.UTF-8", "PATH": path, **(more or {})}
+    return {**os.environ, "LC_ALL": "C.UTF-8", "LANGUAGE": "", "PATH": path, **(more or {})}
 
 
 def _missing(tool: str) -> UserError:

@@ -20,8 +20,6 @@ from bake.k3s_version import DEFAULT_K3S, K3sVersion
 from bake.spec import Containerd, File, K3s, NodeSpec
 from firstboot.errors import UserError
 
-_EARLIEST = 315_532_800  # 1980-01-01, where a FAT's calendar starts
-
 
 @dataclass(frozen=True)
 class Wish:
@@ -84,7 +82,7 @@ def _epoch() -> int | None:
     given = os.environ.get("SOURCE_DATE_EPOCH", "")
     if not given:
         return None
-    if not re.fullmatch("[0-9]{9,10}", given) or not _EARLIEST <= int(given) < 1 << 32:
+    if not re.fullmatch("[0-9]{9,10}", given) or not disk.EARLIEST <= int(given) < 1 << 32:
         raise UserError(
             f"SOURCE_DATE_EPOCH is {given[:40]!r}, no time that can be written",
             "Seconds since 1970, of a day after 1979, like $(date +%s); or unset it.",

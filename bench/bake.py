@@ -114,7 +114,9 @@ class Bench:
 
     def bake(self, engine: str) -> None:
         image = ["--output", str(self.work / f"{engine}.img"), "--force", "--engine", engine]
-        process = subprocess.Popen([CLI, "image", *self.worker, *image], stdout=-3, stderr=-3)
+        process = subprocess.Popen(
+            [CLI, "image", *self.worker, *image], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:

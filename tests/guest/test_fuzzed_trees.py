@@ -31,6 +31,8 @@ NAMES = [
     "#",
     ".hidden",
     "tab\t",
+    "<12>",
+    "<2>",
 ]
 FAT_NAMES = ["config.txt", "a", "Long name of a file.text", "deep"]
 TARGETS = [

@@ -141,3 +141,32 @@ def test_features_that_debugfs_does_not_keep(
     assert done.code == 0, done.err
     Image(place / "w.img").fsck(tmp_path)
     assert Image(place / "w.img").stat("/usr/local/bin/k3s") == ("regular", 0o755, 0, 0)
+
+
+def test_paths_that_the_tools_would_take_apart(
+    cli: Run, base: Path, k3s: list[str], place: Path, tmp_path: Path
+) -> None:
+    """mtools would edit the file named before the '@@', e2fsprogs the one before the '?'."""
+    for name in ("a@@b", "a?offset=1"):
+        odd = tmp_path / name
+        odd.mkdir()
+        (odd / "base.img").symlink_to(base)
+        given = ["--role", "worker", *k3s]
+        refused(cli("image", *given, "--base", base, "--output", odd / "w.img"), place, "cannot take")
+        refused(
+            cli("image", *given, "--base", odd / "base.img", "--output", place / "w.img"),
+            place,
+            "cannot take",
+        )
+
+
+def test_a_link_of_impossible_length(folder: Path, tmp_path: Path) -> None:
+    (folder / "etc" / "link").symlink_to("x" * 100)
+    image = tmp_path / "image"
+    small_image(image, folder)
+    Image(image).debugfs("sif /etc/link size 3000000000", write=True)
+    with (
+        e2fs.opened(image, disk.read_disk(image)) as tree,
+        pytest.raises(UserError, match="impossible length"),
+    ):
+        tree.read([Probe("/etc/link")])

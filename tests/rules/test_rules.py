@@ -24,7 +24,7 @@ DOORS = {
     "platformdirs": {"bake/cache.py"},
     "requests": {"bake/download.py"},
     "rich": {"k3s_bake"},
-    "subprocess": {"bake/process.py", "bake/kvm.py"},  # kvm: only for the name of its time-out
+    "subprocess": {"bake/process.py", "bake/kvm.py", "bake/fat.py"},  # these two: its time-out's name
     "tenacity": {"bake/download.py"},
     "urllib3": {"bake/download.py"},
     "zstandard": {"bake/unpack.py"},

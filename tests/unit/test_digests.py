@@ -3,6 +3,7 @@
 import hashlib
 import os
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -30,12 +31,21 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     paths: list[Path] = []
     genuine = digests.sha256_of
 
-    def counting(path: Path) -> str:
+    def counting(path: Path, stop: Event | None = None) -> str:
         paths.append(path)
-        return genuine(path)
+        return genuine(path, stop)
 
     monkeypatch.setattr(digests, "sha256_of", counting)
     return paths
+
+
+def test_it_stops_when_nobody_waits(tmp_path: Path, home: Home) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"x")
+    with digests.set_at_end() as stop:
+        pass
+    with pytest.raises(digests.Stopped):
+        remembered(path, home, stop)
 
 
 def test_a_file_is_read_once(tmp_path: Path, home: Home, read: list[Path]) -> None:
