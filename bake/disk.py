@@ -82,9 +82,11 @@ def read_disk(image: Path) -> Disk:
 
 
 def refuse_path(image: Path) -> None:
-    """UserError for a path of which the tools would take a part for an offset, and edit another file."""
-    if set(str(image)) & set("?\n\r") or "@@" in str(image):  # e2fsprogs split at '?', mtools at '@@'
-        raise UserError(f"the path {image} holds what the tools cannot take: '?', '@@'", "Rename it.")
+    """UserError for a path of which e2fsprogs would take a part for options."""
+    if set(str(image)) & set("?\n\r"):
+        raise UserError(
+            f"the path {str(image)!r} holds a '?' or a line break, which tools cannot take", "Rename it."
+        )
 
 
 def _table(image: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ A volume as bake.e2fs walks it: folders and files are known by number. Names are
 the node's kernel does. What is edited is written at once: it is little.
 """
 
+import contextlib
 import os
 import re
 import stat
@@ -30,7 +31,7 @@ class Fat:
     top = _TOP
 
     def __init__(self, image: Path, start: int, epoch: int) -> None:
-        self._device = f"{image}@@{start}"
+        self._image, self._start = image, start
         self._env = {
             "MTOOLS_SKIP_CHECK": "1",  # a Pi boots from sizes that mtools finds odd
             "MTOOLSRC": os.devnull,
@@ -67,7 +68,9 @@ class Fat:
         return {file.inode: b"".join(self._bounded(file)) for file in files}
 
     def pieces(self, file: Entry) -> Iterable[bytes]:
-        return stream("mtype", "-i", self._device, self._spelt(self._paths[file.inode]), env=self._env)
+        path = self._spelt(self._paths[file.inode])
+        with self._device() as (device, handle):
+            yield from stream("mtype", "-i", device, path, env=self._env, keep_open=[handle])
 
     def _bounded(self, file: Entry) -> Iterator[bytes]:
         size = 0
@@ -136,26 +139,35 @@ class Fat:
         return f"{self._spelt(folder)}/{name}"
 
     def _run(self, tool: str, *arguments: str, keep_open: Sequence[int] = ()) -> str:
+        with self._device() as (device, handle):
+            try:
+                return run(
+                    tool,
+                    "-i",
+                    device,
+                    *arguments,
+                    keep_open=[handle, *keep_open],
+                    env=self._env,
+                    timeout=_LIMIT,
+                    no_terminal=True,
+                )
+            except subprocess.TimeoutExpired as error:
+                hint = "The image is damaged."
+                raise UserError(f"{tool} comes to no end on the boot partition", hint) from error
+            except WorkFailed as error:
+                if re.search(
+                    "Disk full|No directory slots", error.message
+                ):  # the latter: FAT12's, FAT16's top
+                    hint = "Use a base with a larger FAT."
+                    raise UserError("the boot partition: no room left in the image", hint) from error
+                raise
+
+    @contextlib.contextmanager
+    def _device(self) -> Iterator[tuple[str, int]]:
+        """What mtools opens, and the open file that is: never the image's path, part of which it would give
+        to a shell, or take for a pattern or an offset."""
+        handle = os.open(self._image, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            return run(
-                tool,
-                "-i",
-                self._device,
-                *arguments,
-                keep_open=keep_open,
-                env=self._env,
-                timeout=_LIMIT,
-                no_terminal=True,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise UserError(
-                f"{tool} comes to no end on the boot partition", "The image is damaged."
-            ) from error
-        except WorkFailed as error:
-            if re.search(
-                "Disk full|No directory slots", error.message
-            ):  # 'No directory slots': FAT12's and 16's top folder
-                raise UserError(
-                    "the boot partition: no room left in the image", "Use a base with a larger FAT."
-                ) from error
-            raise
+            yield f"/proc/self/fd/{handle}@@{self._start}", handle
+        finally:
+            os.close(handle)

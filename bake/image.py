@@ -224,11 +224,11 @@ def check_output(output: Path, base: Path, *, force: bool) -> None:
         raise UserError(f"the folder {output.parent} does not exist", "Make it, or choose another --output.")
     if not os.access(output.parent, os.W_OK | os.X_OK):
         raise UserError(f"cannot write to {output.parent}", "Choose another --output.")
-    if output.exists() and base.exists() and output.samefile(base):
-        raise UserError("the output is the base image itself", "--output names another file.")
-    if output.exists() and not output.is_file():
-        raise UserError(f"{output} is not a file", "--output names the image file to write.")
     for path in (output, manifest_path(output), bmap_path(output)):
+        if path.exists() and base.exists() and path.samefile(base):
+            raise UserError(f"{path} is the base image itself", "--output names another file.")
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path} is not a file", "--output names the image file to write.")
         if path.exists() and not force:
             raise UserError(f"{path} is there already", "--force replaces it.")
     if output.exists() and not _has_partition_table(output):  # a token, cluster.toml or K3s named by mistake

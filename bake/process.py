@@ -82,13 +82,24 @@ def answer(*command: str, stdin: bytes, keep_open: Sequence[int] = ()) -> tuple[
     return done.stdout, done.stderr.decode("utf-8", "replace")
 
 
-def stream(*command: str, chunk: int = 1 << 20, env: Mapping[str, str] | None = None) -> Iterator[bytes]:
+def stream(
+    *command: str,
+    chunk: int = 1 << 20,
+    env: Mapping[str, str] | None = None,
+    keep_open: Sequence[int] = (),
+) -> Iterator[bytes]:
     """Standard output of a tool as it comes, in pieces; a caller that has seen enough just stops.
 
     The exit code is not looked at: for tools whose exit code means nothing. UserError where it is missing.
     """
     try:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=_env(env))
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=_env(env),
+            pass_fds=keep_open,
+        )
     except FileNotFoundError as error:
         raise _missing(command[0]) from error
     with process:

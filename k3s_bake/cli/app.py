@@ -56,6 +56,9 @@ def main() -> None:
         context = getattr(error, "ctx", None)
         hint = f"'{context.command_path} --help' says more." if context else ""
         _fail(error.format_message(), hint, 2)
+    except PermissionError as error:
+        hint = "Check its permissions, and those of the folders above it."
+        _fail(f"{error.filename}: {error.strerror}", hint, 2)
     except (KeyboardInterrupt, click.Abort):
         _fail(
             "interrupted",

@@ -19,6 +19,10 @@ def test_output(cli: Run, base: Path, k3s: list[str], copy: Path, place: Path, t
     refused(run(copy, copy), place, "the base image itself")
     refused(run(tmp_path / "none" / "w.img"), place, "does not exist")
     refused(run(place), place, "is not a file")
+    (tmp_path / "x.bmap").symlink_to(copy)
+    refused(run(tmp_path / "x", copy), place, "is the base image itself")
+    (tmp_path / "y.bmap").mkdir()
+    refused(run(tmp_path / "y"), place, "is not a file")
     there = tmp_path / "there.img"
     there.write_text("precious")
     refused(run(there), place, "is there already")

@@ -146,8 +146,8 @@ def test_features_that_debugfs_does_not_keep(
 def test_paths_that_the_tools_would_take_apart(
     cli: Run, base: Path, k3s: list[str], place: Path, tmp_path: Path
 ) -> None:
-    """mtools would edit the file named before the '@@', e2fsprogs the one before the '?'."""
-    for name in ("a@@b", "a?offset=1"):
+    """e2fsprogs would edit the file named before the '?'."""
+    for name in ("a?offset=1", "a\nb"):
         odd = tmp_path / name
         odd.mkdir()
         (odd / "base.img").symlink_to(base)
@@ -170,3 +170,23 @@ def test_a_link_of_impossible_length(folder: Path, tmp_path: Path) -> None:
         pytest.raises(UserError, match="impossible length"),
     ):
         tree.read([Probe("/etc/link")])
+
+
+@pytest.mark.parametrize(
+    "name", ["$(touch ran)", "ab@@0", "`touch ran`", "a[b]", "a*", "a\\b", "a|b", "$HOME", "a'b\"c d"]
+)
+def test_no_part_of_a_path_is_run_or_expanded(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """mtools hands what follows its -i to a shell where that holds such characters; 'ab' would be 'a[b]'."""
+    monkeypatch.chdir(tmp_path)
+    small_image(tmp_path / "ab", folder)
+    before = (tmp_path / "ab").read_bytes()
+    image = tmp_path / name
+    image.write_bytes(before)
+    apply(image, Write("/boot/cmdline.txt", b"edited"))
+    with e2fs.opened(image, disk.read_disk(image)) as tree:
+        assert tree.read([Probe("/boot/cmdline.txt")]).content("/boot/cmdline.txt") == b"edited"
+    assert (tmp_path / "ab").read_bytes() == before
+    assert image.read_bytes() != before
+    assert not (tmp_path / "ran").exists()
