@@ -34,10 +34,16 @@ def copy_out(image: Path, start: int, size: int, target: Path) -> None:
 
 
 def copy_in(source: Path, image: Path, start: int) -> None:
-    """Put a file's data into an image. Its holes leave there what was: for a file that copy_out made, and
-    that has grown since."""
+    """Put a file into an image, where its holes read as zeros afterwards, whatever was there.
+
+    They matter: resize2fs empties an inode table by punching a hole.
+    """
     with source.open("rb") as reading, image.open("r+b") as writing:
         size = os.fstat(reading.fileno()).st_size
+        at = 0
+        for first, last in [*extents(reading.fileno(), 0, size), (size, size)]:
+            _clear(writing.fileno(), start + at, start + first)
+            at = last
         _copy(reading.fileno(), writing.fileno(), (0, size), start, _quietly)
 
 
@@ -66,6 +72,13 @@ def extents(source: int, start: int, end: int) -> Iterator[tuple[int, int]]:
             return
         at = min(os.lseek(source, first, os.SEEK_HOLE), end)
         yield first, at
+
+
+def _clear(target: int, start: int, end: int) -> None:
+    """Zeros over what data there is between two offsets; holes stay holes."""
+    for first, last in list(extents(target, start, end)):
+        for at in range(first, last, _STEP):
+            os.pwrite(target, bytes(min(_STEP, last - at)), at)
 
 
 def _copy(source: int, target: int, part: tuple[int, int], shift: int, done: Callable[[int], None]) -> None:
