@@ -14,7 +14,6 @@ from bake.cache import Home, publish
 _SETTLED = 2.0
 """Seconds: a file that changed less than this ago might change again without its times telling."""
 
-
 _CHUNK = 4 << 20
 
 

@@ -20,6 +20,8 @@ from firstboot.snapshot import MAX_CONTENT
 _TOP = 0
 _LIMIT = 120
 """Seconds: a tool takes milliseconds, unless a damaged FAT leads it in a circle."""
+_FULL = re.compile("Disk full|No directory slots")
+"""As mtools words it. The slots are those of the top folder of a FAT12 or FAT16."""
 _NAME = re.compile(r"(?=.{1,255}$)[ -~]*[!-~]")
 _NEVER = set('"*/:<>?\\|')  # in no FAT name, the first by Microsoft's specification of long names
 
@@ -155,12 +157,10 @@ class Fat:
                 hint = "The image is damaged."
                 raise UserError(f"{tool} comes to no end on the boot partition", hint) from error
             except WorkFailed as error:
-                if re.search(
-                    "Disk full|No directory slots", error.message
-                ):  # the latter: FAT12's, FAT16's top
-                    hint = "Use a base with a larger FAT."
-                    raise UserError("the boot partition: no room left in the image", hint) from error
-                raise
+                if not _FULL.search(error.message):
+                    raise
+                hint = "Use a base with a larger FAT."
+                raise UserError("the boot partition: no room left in the image", hint) from error
 
     @contextlib.contextmanager
     def _device(self) -> Iterator[tuple[str, int]]:

@@ -19,7 +19,7 @@ from bake.draft import Draft, drafting, require_room
 from bake.engine import Engine
 from bake.node import PROBES, Plan, plan
 from bake.progress import Progress
-from bake.sparse import copy_sparsely, release, used
+from bake.sparse import copy_sparsely, data, release, used
 from bake.spec import NodeSpec
 from bake.timings import Timings
 from firstboot.edits import Place
@@ -94,8 +94,8 @@ def bake(jobs: Sequence[Job], progress: Progress) -> Iterator[Baked]:
         check_output(job.output, first.base.path, force=job.force)
     chosen = engine.choose(first.engine, first.base.path, layout, progress.say)
     images = 1 if len(jobs) == 1 else len(jobs) + 1  # one more for what they have in common
-    each, scratch = used(first.base.path) + first.staged, min(used(first.base.path), layout.boot.size)
-    require_room(first.output.parent, each * images + scratch + _SLACK)
+    each = used(first.base.path) + first.staged
+    require_room(first.output.parent, each * images + _scratch(first) + _SLACK)
     with ThreadPoolExecutor(1) as pool, set_at_end() as stop:
         base_sha256 = pool.submit(lambda: first.base.sha256 or remembered(first.base.path, first.home, stop))
         make = _Maker(layout, chosen, progress, base_sha256)
@@ -251,6 +251,15 @@ def _missing_room(image: Path, layout: Disk, staged: int) -> int:
     needed = staged + _SLACK
     free = disk.free_room(image, layout.root)
     return 0 if needed <= free else (needed - free) * 21 // 20
+
+
+def _scratch(job: Job) -> int:
+    """Bytes of the copies that are made of a partition: of the FAT to check it, of a root that grows."""
+    base, layout = job.base.path, job.disk
+    copied = [layout.boot]
+    if _missing_room(base, layout, job.staged):
+        copied.append(layout.root)
+    return max(data(base, part.start, part.size) for part in copied)
 
 
 def _verify(image: Path, layout: Disk, placed: Mapping[str, str]) -> None:

@@ -52,6 +52,12 @@ def used(path: Path) -> int:
     return path.stat().st_blocks * 512
 
 
+def data(path: Path, start: int, size: int) -> int:
+    """Bytes of a part of a file that are no hole."""
+    with path.open("rb") as file:
+        return sum(last - first for first, last in extents(file.fileno(), start, start + size))
+
+
 def release(path: Path) -> None:
     """Give the memory that caches a file's content to what is written next, once it is on its disk."""
     with path.open("rb") as file:

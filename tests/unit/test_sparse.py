@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bake import sparse
-from bake.sparse import copy_in, copy_out, copy_sparsely
+from bake.sparse import copy_in, copy_out, copy_sparsely, data
 
 pytestmark = pytest.mark.unit
 
@@ -68,6 +68,12 @@ def test_a_part_is_taken_out_and_put_back(source: Path, tmp_path: Path) -> None:
     after[40 * MIB : 41 * MIB] = bytes(MIB)
     after[45 * MIB : 45 * MIB + 3] = b"new"
     assert source.read_bytes() == after
+
+
+def test_data_in_a_part(source: Path) -> None:
+    assert data(source, 0, 80 * MIB) == 3 * MIB
+    assert data(source, 41 * MIB, 20 * MIB) == 0
+    assert data(source, 61 * MIB, MIB // 2) == MIB // 2
 
 
 def test_a_part_beyond_the_end(source: Path, tmp_path: Path) -> None:
