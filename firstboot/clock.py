@@ -1,0 +1,41 @@
+"""The clock of a board that has none: never before the bake, right as soon as a master has told the time.
+
+Runs on the node too: Python 3.7, standard library only.
+"""
+
+import calendar
+import time
+from typing import Optional
+
+KEPT = "/etc/fake-hwclock.data"
+"""fake-hwclock's, as ``YYYY-MM-DD HH:MM:SS`` in UTC."""
+
+NEAR = 60
+"""Seconds: a clock that is wrong by no more is left to NTP."""
+
+
+def floor(kept: str, not_before: Optional[str]) -> int:
+    """Seconds since 1970 before which this moment cannot be; 0 where nothing tells."""
+    return max(_seconds(kept.strip(), "%Y-%m-%d %H:%M:%S"), _seconds(not_before or "", "%Y-%m-%d"))
+
+
+def _seconds(text: str, form: str) -> int:
+    try:
+        return calendar.timegm(time.strptime(text, form))
+    except (ValueError, OverflowError):
+        return 0
+
+
+def corrected(now: float, told: int, joined: bool) -> Optional[int]:
+    """The time to set after a master has told its own; None: leave the clock alone.
+
+    Back only before the first join: K3s's certificates would lie in the future of a clock that goes back.
+    """
+    if abs(told - now) <= NEAR or (joined and told < now):
+        return None
+    return told
+
+
+def set_clock(moment: int) -> None:
+    """OSError where this process may not."""
+    time.clock_settime(time.CLOCK_REALTIME, moment)

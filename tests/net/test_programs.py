@@ -1,0 +1,40 @@
+"""Programs that a node runs: what they say is bounded, and so is their time."""
+
+import sys
+import time
+
+import pytest
+
+from firstboot.programs import FAILED, run
+
+pytestmark = pytest.mark.net
+
+
+def _python(text: str) -> list[str]:
+    return [sys.executable, "-c", text]
+
+
+def test_what_a_program_says() -> None:
+    text = "import sys; print(len(sys.stdin.buffer.read())); sys.stderr.write('why'); sys.exit(3)"
+    assert run(_python(text), b"x" * 300_000) == (3, b"300000\n", "why")
+
+
+def test_one_that_says_too_much_is_killed() -> None:
+    code, said, _ = run(_python("while True: print('x' * 10000)"), most=1 << 16, limit=60)
+    assert (code, said) == (FAILED, b"")
+
+
+def test_one_that_never_ends_is_killed_with_its_children() -> None:
+    start = time.monotonic()
+    text = "import subprocess; subprocess.run(['sleep', '300'])"
+    assert run(_python(text), limit=1)[0] == FAILED
+    assert time.monotonic() - start < 60
+
+
+def test_one_that_is_not_there() -> None:
+    assert run(["no-such-program"])[::2] == (FAILED, "no-such-program: No such file or directory")
+
+
+def test_nothing_of_our_environment_is_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("K3S_TOKEN", "s3cret")
+    assert b"s3cret" not in run(_python("import os; print(os.environ)"))[1]
