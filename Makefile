@@ -6,7 +6,7 @@ GUESTFS := python3-guestfs libguestfs-tools supermin qemu-utils \
 	$(if $(wildcard /boot/vmlinuz*),,linux-image-$(shell dpkg --print-architecture))
 PACKAGES := $(if $(filter e2fs,$(ENGINE)),,$(GUESTFS)) \
 	arch-test bmap-tools cpio debian-archive-keyring kmod mmdebstrap qemu-system-arm qemu-user-static uidmap \
-	dosfstools e2fsprogs fakeroot fdisk mtools openssl python3-venv util-linux xz-utils zstd
+	dosfstools e2fsprogs fakeroot fdisk iproute2 mtools openssh-client openssl python3-venv util-linux xz-utils zstd
 # An ordinary user's PATH on Debian lacks the folders of mkfs and its like.
 export PATH := $(PATH):/usr/sbin:/sbin
 comma := ,

@@ -20,6 +20,7 @@ _PACKAGES = {
     "mdir": "mtools",
     "mmd": "mtools",
     "mtype": "mtools",
+    "ssh-keygen": "openssh-client",
     "qemu-system-x86_64": "qemu-system-x86",
 }
 """Debian's package for each tool, for the hint when it is missing."""

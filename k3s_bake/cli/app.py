@@ -11,8 +11,13 @@ from bake.cluster_file import ClusterFileError
 from firstboot.errors import UserError
 from k3s_bake import report
 from k3s_bake.cli.bases import bases
+from k3s_bake.cli.cluster import cluster
 from k3s_bake.cli.image import image
 from k3s_bake.cli.inspect import inspect
+from k3s_bake.cli.kubeconfig import kubeconfig
+from k3s_bake.cli.nodes import nodes
+from k3s_bake.cli.release import release
+from k3s_bake.cli.revoke import revoke
 
 _INTERRUPTED, _BROKEN_PIPE = 130, 141  # 128 + SIGINT, 128 + SIGPIPE, as shells say it
 
@@ -39,6 +44,11 @@ def cli(context: click.Context) -> None:
 cli.add_command(image)
 cli.add_command(inspect)
 cli.add_command(bases)
+
+# No image carries the first-boot agent and the join service yet, so nothing answers these: not shown.
+for _command in (nodes, cluster, kubeconfig, revoke, release):
+    _command.hidden = True
+    cli.add_command(_command)
 
 
 def main() -> None:
