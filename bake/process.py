@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -22,10 +23,26 @@ _PACKAGES = {
     "mtype": "mtools",
     "ssh-keygen": "openssh-client",
     "qemu-system-x86_64": "qemu-system-x86",
+    "depmod": "kmod",
+    "setpriv": "util-linux",
+    "apt-config": "apt",
+    "apt-get": "apt",
 }
 """Debian's package for each tool, for the hint when it is missing."""
 
 _VERSION = re.compile(r"(debugfs|dumpe2fs|e2fsck|fsck\.fat) \d")
+
+
+Background = subprocess.Popen[bytes]
+
+
+def require(*tools: str) -> None:
+    """UserError that names all of the tools that are missing, before any work is done."""
+    missing = [tool for tool in tools if not shutil.which(tool, path=_env()["PATH"])]
+    if missing:
+        packages = sorted({_PACKAGES.get(tool, tool) for tool in missing})
+        be = "is" if len(missing) == 1 else "are"
+        raise UserError(f"{', '.join(missing)} {be} not installed", f"sudo apt install {' '.join(packages)}")
 
 
 def run(
@@ -109,6 +126,24 @@ def stream(
                 yield piece
         finally:
             process.kill()
+
+
+def start(*command: str, console: int, keep_open: Sequence[int] = ()) -> Background:
+    """A tool in the background, to be killed by the caller; call require() first.
+
+    ``console`` is its standard input, output and error; ``keep_open`` stay open in it, by the same numbers.
+    Ctrl-C in the terminal does not reach it. The kernel kills it when the thread that called this ends,
+    however that comes: nothing is left running.
+    """
+    return subprocess.Popen(
+        ["setpriv", "--pdeathsig", "KILL", *command],
+        stdin=console,
+        stdout=console,
+        stderr=subprocess.STDOUT,
+        env=_env(),
+        pass_fds=keep_open,
+        start_new_session=True,
+    )
 
 
 def _env(more: Mapping[str, str] | None = None) -> dict[str, str]:

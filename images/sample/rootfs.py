@@ -8,6 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from bake import debian_mirror
+from firstboot.errors import UserError
+
 SUITE = "bullseye"
 # Newer than every package of the suite, so that only what the build itself makes is dated by it.
 EPOCH = "1725148800"  # 2024-09-01 00:00 UTC
@@ -38,35 +41,18 @@ def recipe(arch: str) -> str:
 
 def build(arch: str, tar: Path) -> None:
     """Download and install the packages; `tar` is compressed as its name ends. Minutes under emulation."""
-    acquire = [f"--aptopt={line}" for line in apt_settings()]
+    try:
+        acquire = [f"--aptopt={line}" for line in debian_mirror.apt_settings()]
+        source = f"deb {debian_mirror.mirror()} {SUITE} main"
+    except UserError as error:
+        raise BuildError(f"{error.message}: {error.hint}") from error
     wanted = [f"--architectures={arch}", f"--include={PACKAGES}"]
-    command = ["mmdebstrap", *OPTIONS, *acquire, *wanted, SUITE, str(tar), f"deb {mirror()} {SUITE} main"]
+    command = ["mmdebstrap", *OPTIONS, *acquire, *wanted, SUITE, str(tar), source]
     os.environ["SOURCE_DATE_EPOCH"] = EPOCH
     if subprocess.run(["arch-test", arch], stdout=subprocess.DEVNULL).returncode == 0:
         subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=sys.stderr)
     else:
         run_emulated(arch, command)
-
-
-def mirror() -> str:
-    """`MIRROR`, else where this machine's own apt takes Debian's main packages from."""
-    if chosen := os.environ.get("MIRROR"):
-        return chosen
-    targets = ["apt-get", "indextargets", "Created-By: Packages", "Component: main", "--format"]
-    for label, site in (line.split("|") for line in _output(*targets, "$(LABEL)|$(SITE)").splitlines()):
-        if label == "Debian":
-            return site
-    # Before the first apt-get update nothing has a label: then by the address that mirrors share.
-    for site in _output(*targets, "$(SITE)", "--no-release-info").splitlines():
-        if site.endswith("/debian"):
-            return site
-    raise BuildError("apt knows no Debian mirror: run apt-get update, or set MIRROR to a mirror's address")
-
-
-def apt_settings() -> list[str]:
-    """This machine's own proxy and date settings for apt: a mirror it reaches only so is reached so here."""
-    wanted = ("Acquire::http", "Acquire::Check-", "Acquire::Retries")
-    return [line for line in _output("apt-config", "dump", "Acquire").splitlines() if line.startswith(wanted)]
 
 
 def run_emulated(arch: str, command: list[str]) -> None:
@@ -111,7 +97,3 @@ def map_ids(pid: int) -> None:
             hint = f"sudo usermod --add-sub{kind}s 100000-165535 {user}"
             raise BuildError(f"{user} has no subordinate ids: {hint}")
         subprocess.run([f"new{kind}map", str(pid), "0", str(own), "1", "1", first, "65535"], check=True)
-
-
-def _output(*command: str) -> str:
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout

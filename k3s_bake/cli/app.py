@@ -11,6 +11,7 @@ from bake.cluster_file import ClusterFileError
 from firstboot.errors import UserError
 from k3s_bake import report
 from k3s_bake.cli.bases import bases
+from k3s_bake.cli.boot import boot
 from k3s_bake.cli.cluster import cluster
 from k3s_bake.cli.image import image
 from k3s_bake.cli.inspect import inspect
@@ -44,6 +45,7 @@ def cli(context: click.Context) -> None:
 cli.add_command(image)
 cli.add_command(inspect)
 cli.add_command(bases)
+cli.add_command(boot)
 
 # No image carries the first-boot agent and the join service yet, so nothing answers these: not shown.
 for _command in (nodes, cluster, kubeconfig, revoke, release):
