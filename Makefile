@@ -17,7 +17,8 @@ BIN := .venv/bin
 
 help:
 	@echo 'make setup   install what is missing (apt, .venv); ENGINE=e2fs goes without libguestfs'
-	@echo 'make demo    bake a worker and a master; REAL=1 downloads Raspbian and K3s for it'
+	@echo 'make demo    bake a worker and a master, and boot them until the worker joins; BOOT=0 boots nothing,'
+	@echo '             REAL=1 downloads Raspbian and K3s for it'
 	@echo "make test    run the tests; ARGS='-k name' is passed to pytest"
 	@echo 'make lint    ruff and mypy'
 	@echo 'make bench   compare with virt-customize and with copying; ARGS=--quick with copying alone'
@@ -45,7 +46,7 @@ packages:
 	@touch $@
 
 demo: setup
-	$(BIN)/python images/sample/demo.py $(if $(REAL),--real)
+	$(BIN)/python images/sample/demo.py $(if $(REAL),--real) $(if $(filter 0,$(BOOT)),--no-boot)
 
 test: setup
 	$(BIN)/pytest -n 3 --dist loadfile --durations=15 $(if $(filter e2fs,$(ENGINE)),-m 'not libguestfs') $(ARGS)

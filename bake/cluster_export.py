@@ -10,9 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from bake import cache, certificate, cluster_store, trust
+from bake import cache, cluster_store, trust
 from bake.cluster_store import AUTHORITY, ISSUED, LAST_MASTER, PUBLIC, REVOKED, UNDELIVERED
 from bake.trust import Cluster
+from firstboot import certificate
 from firstboot.contract import is_label
 from firstboot.errors import UserError
 

@@ -1,7 +1,5 @@
-"""Keys, certificates and revocation lists, made by ssh-keygen: it is given paths, never keys."""
+"""Keys and certificates, made by ssh-keygen: it is given paths, never keys."""
 
-import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,16 +45,6 @@ def sign(authority: Path, key: Path, wish: Wish, serial: int) -> Path:
     kind_of, blob, _ = made.read_text(encoding="utf-8").split(maxsplit=2)
     made.write_text(f"{kind_of} {blob}\n", encoding="ascii")  # without its comment, which is our path
     return made
-
-
-def revocation_list(authority: Path, lines: Sequence[str]) -> bytes:
-    """A KRL that revokes what ``lines`` (``serial: 5``, ``id: name``) say; an empty one for none."""
-    with tempfile.TemporaryDirectory(prefix="k3s-bake-") as folder:
-        spec, krl = Path(folder, "spec"), Path(folder, "krl")
-        spec.write_text("".join(f"{line}\n" for line in lines), encoding="ascii")
-        said = ["-z", str(len(lines)), "-s", f"{authority}.pub"]
-        process.run("ssh-keygen", "-k", "-f", str(krl), *said, str(spec), env=_ENV)
-        return krl.read_bytes()
 
 
 def _worded(authority: Path, error: WorkFailed) -> UserError:

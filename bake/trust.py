@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from bake import cache, certificate, cluster_store, ssh_keygen
-from bake.certificate import Certificate
+from bake import cache, cluster_store, ssh_keygen
 from bake.cluster_store import AUTHORITY, PUBLIC, Issued, Revoked
 from bake.ssh_keygen import Wish
+from firstboot import certificate
+from firstboot.certificate import Certificate
 from firstboot.contract import GOLDEN, MASTER, OPERATOR, WORKER, host_alias, is_label, known_hosts
 from firstboot.errors import UserError
 from firstboot.token import Trust
@@ -107,10 +108,6 @@ class Cluster:
                 new += [Revoked(name, serial) for serial in serials or [None]]
             cluster_store.write_undelivered(self.folder, [*self.undelivered(), *(one.name for one in new)])
             cluster_store.write_revoked(self.folder, dict.fromkeys([*before, *new]))
-
-    def krl(self) -> bytes:
-        """For sshd's RevokedKeys; valid, if empty, where nothing is revoked."""
-        return ssh_keygen.revocation_list(self.folder / AUTHORITY, [one.line for one in self.revoked()])
 
     def undelivered(self) -> list[str]:
         """Key ids that are revoked and of which no master knows it yet."""

@@ -28,6 +28,14 @@ JOIN_CERTIFICATE = "/etc/k3s-bake/join_key-cert.pub"
 KNOWN_HOSTS = "/etc/k3s-bake/known_hosts"
 HOST_KEY = "/etc/k3s-bake/host_key"
 HOST_CERTIFICATE = "/etc/k3s-bake/host_key-cert.pub"
+NAME = "/etc/k3s-bake/name"
+"""The name that a card's credential brought along."""
+
+# K3s's own files, as far as a node's agent writes them.
+K3S_CONFIG = "/etc/rancher/k3s/config.yaml"
+K3S_TOKEN = "/etc/rancher/k3s/token"  # noqa: S105 (a path, as the next)
+K3S_AGENT_TOKEN = "/etc/rancher/k3s/agent-token"  # noqa: S105
+K3S_PASSWORD = "/etc/rancher/node/password"  # noqa: S105
 
 # The join service of a master.
 JOIN_PORT = 6422

@@ -1,6 +1,5 @@
 """Ask a cluster's masters, as its operator: find one, believe only its certificate."""
 
-import base64
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -117,7 +116,7 @@ def _answer(address: str, verb: str, request: Mapping[str, Any], trust: token.Tr
 
 def _hand_over(cluster: Cluster, address: str, trust: token.Trust) -> None:
     nodes = [name for name in cluster.undelivered() if is_label(name)]
-    request = {"krl": base64.b64encode(cluster.krl()).decode(), "names": nodes}
+    request = {"lines": [one.line for one in cluster.revoked()], "names": nodes}
     if _answer(address, "revoke", request, trust).get("done") is not True:
         raise NotAnswered("bad-answer")
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import click
 from rich.table import Table
 
-from bake import cache, certificate, cluster_export, cluster_store
+from bake import cache, cluster_export, cluster_store
 from bake.trust import Cluster
+from firstboot import certificate
 from k3s_bake import report
 from k3s_bake.cli import operator_options
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import click
 
-from bake import certificate, cluster_store
+from bake import cluster_store
 from bake.trust import Cluster
+from firstboot import certificate
 from firstboot.contract import host_alias
 from firstboot.errors import UserError
 from k3s_bake import kubeconfig as texts

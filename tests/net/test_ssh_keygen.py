@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from bake import cache, certificate, process, trust
+from bake import cache, process, trust
 from bake.trust import Cluster, Proof
-from firstboot.contract import MASTER, WORKER
-from firstboot.errors import UserError
+from firstboot import certificate, contract, revocations
+from firstboot.contract import MASTER, REVOKED, WORKER
+from firstboot.errors import UserError, WorkFailed
 
 pytestmark = pytest.mark.net
 
@@ -68,17 +69,18 @@ def test_no_path_of_the_operator_is_in_what_cards_carry(cluster: Cluster) -> Non
 
 
 def test_revoked_is_what_was_signed_until_now(cluster: Cluster, tmp_path: Path) -> None:
+    master = Master(tmp_path / "master", cluster)
+
     def is_revoked(proof: Proof) -> bool:
-        (tmp_path / "krl").write_bytes(cluster.krl())
+        revocations.add([one.line for one in cluster.revoked()], str(master.root))
         (tmp_path / "c.pub").write_text(proof.certificate)
         said = process.run(
-            "ssh-keygen", "-Q", "-f", str(tmp_path / "krl"), str(tmp_path / "c.pub"), accept=(0, 1)
+            "ssh-keygen", "-Q", "-f", str(master.listed), str(tmp_path / "c.pub"), accept=(0, 1)
         )
         assert said.rstrip().endswith(("REVOKED", "ok"))
         return said.rstrip().endswith("REVOKED")
 
     golden, card, other = cluster.golden(WORKER), cluster.card("w1", WORKER), cluster.card("w2", WORKER)
-    assert not any(map(is_revoked, (golden, card, other)))  # by an empty list, too
     cluster.revoke(["w1", "golden/worker", "theirs"])
     assert is_revoked(golden)
     assert is_revoked(card)
@@ -171,6 +173,41 @@ def test_a_damaged_or_exchanged_key_is_told(cluster: Cluster, home: cache.Home) 
     cluster.card("w1", WORKER)
 
 
+class Master:
+    """As much of one as keeps a list."""
+
+    def __init__(self, root: Path, cluster: Cluster) -> None:
+        self.root = root
+        self.listed = root / REVOKED.lstrip("/")
+        self.listed.parent.mkdir(parents=True)
+        self.listed.write_text("")
+        (root / contract.AUTHORITY.lstrip("/")).write_text(cluster.public_key + "\n")
+
+
+def test_the_lists_of_two_operators_make_one(cluster: Cluster, tmp_path: Path) -> None:
+    master = Master(tmp_path / "master", cluster)
+    cards = [cluster.card(name, WORKER) for name in ("w1", "w2", "w3")]
+    serials = {one.name: one.serial for one in cluster.issued()}
+    for name in ("w1", "w2"):
+        revocations.add([f"serial: {serials[name]} # {name}"], str(master.root))
+    said = []
+    for number, card in enumerate(cards):
+        (tmp_path / f"{number}.pub").write_text(card.certificate)
+        query = ["ssh-keygen", "-Q", "-f", str(master.listed), str(tmp_path / f"{number}.pub")]
+        said.append(process.run(*query, accept=(0, 1)).rstrip().endswith("REVOKED"))
+    assert said == [True, True, False]
+    assert master.listed.stat().st_mode & 0o777 == 0o644  # sshd reads it as another user
+
+
+def test_a_list_that_cannot_be_made_leaves_the_old_one(cluster: Cluster, tmp_path: Path) -> None:
+    master = Master(tmp_path / "master", cluster)
+    revocations.add(["id: w1"], str(master.root))
+    before = master.listed.read_bytes()
+    with pytest.raises(WorkFailed, match="ssh-keygen"):
+        revocations.add(["serial: nonsense"], str(master.root))
+    assert master.listed.read_bytes() == before
+
+
 def test_no_key_is_in_an_argument(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[tuple[str, ...]] = []
     real = process.run
@@ -181,9 +218,8 @@ def test_no_key_is_in_an_argument(cluster: Cluster, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(process, "run", watching)
     proofs = cluster.golden(WORKER), cluster.card("w1", WORKER), cluster.host()
-    cluster.krl()
     argued = " ".join(word for command in started for word in command)
-    assert argued.count("ssh-keygen") == 7
+    assert argued.count("ssh-keygen") == 6
     for proof in proofs:
         assert not any(line in argued for line in proof.key.splitlines() if line)
 

@@ -7,6 +7,7 @@ import pytest
 
 from bake import cluster_file
 from bake.node import CONCERNS
+from firstboot.contract import REASONS, TXT_SIZES
 
 pytestmark = pytest.mark.unit
 
@@ -37,3 +38,11 @@ def test_the_cluster_file_shown_is_one(tmp_path: Path) -> None:
 def test_every_concern_is_in_the_table() -> None:
     listed = re.findall(r"^\| (\w+) \|", (ROOT / "docs/node.md").read_text(), re.MULTILINE)
     assert [concern.name for concern in CONCERNS] == listed[1 : len(CONCERNS) + 1]
+
+
+def test_every_reason_and_every_key_of_the_announcement_is_explained() -> None:
+    text = (ROOT / "docs/joining.md").read_text()
+    first = re.findall(r"^\| `([a-z0-9-]+)` \|", text, re.MULTILINE)
+    assert [one for one in first if one in REASONS] == list(REASONS)
+    sizes = re.findall(r"^\| `([a-z0-9]+)` \| ([0-9]+) \|", text, re.MULTILINE)
+    assert {key: int(size) for key, size in sizes} == TXT_SIZES

@@ -8,9 +8,10 @@ from pathlib import Path
 import fake_keygen
 import pytest
 
-from bake import cache, certificate, cluster_store, trust
+from bake import cache, cluster_store, trust
 from bake.ssh_keygen import Wish
 from bake.trust import Cluster
+from firstboot import certificate
 from firstboot.contract import MASTER, WORKER
 from firstboot.errors import UserError, WorkFailed
 

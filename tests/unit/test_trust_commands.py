@@ -1,6 +1,5 @@
 """The operator's commands, with masters, mDNS and ssh-keygen made up."""
 
-import base64
 import json
 import stat
 from collections.abc import Callable, Mapping
@@ -13,7 +12,7 @@ import yaml
 from click.testing import CliRunner, Result
 from test_kubeconfig import OF_K3S
 
-from bake import cache, ssh_keygen, trust
+from bake import cache, trust
 from bake.trust import Cluster
 from firstboot import mdns, token
 from firstboot.contract import REASONS, WORKER, Announcement
@@ -67,11 +66,6 @@ def lan(monkeypatch: pytest.MonkeyPatch) -> Lan:
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     fake_keygen.install(monkeypatch)
-    monkeypatch.setattr(
-        ssh_keygen,
-        "revocation_list",
-        lambda authority, lines: "".join(f"{line}\n" for line in lines).encode(),
-    )
     monkeypatch.setenv("K3S_BAKE_HOME", str(tmp_path))
     monkeypatch.setenv("HOME", str(tmp_path / "person"))
     monkeypatch.delenv("KUBECONFIG", raising=False)
@@ -188,7 +182,7 @@ def test_what_is_revoked_goes_to_every_master(run: Run, lan: Lan, cluster: Clust
     assert f"w1 is revoked, as {A}, {B} knows" in done.stdout
     assert f"{C} did not take it" in done.stderr
     serial = cluster.issued()[0].serial
-    assert base64.b64decode(lan.asked[0][2]["krl"]) == f"serial: {serial} # w1\n".encode()
+    assert lan.asked[0][2]["lines"] == [f"serial: {serial} # w1"]
     assert lan.asked[0][2]["names"] == ["w1"]
     assert cluster.undelivered() == []
 

@@ -1,10 +1,14 @@
-"""Read OpenSSH's public keys and certificates: pure. It checks no signature: ssh does that."""
+"""Read OpenSSH's public keys and certificates: pure. It checks no signature: ssh does that.
+
+Runs on the node too: Python 3.7, standard library only.
+"""
 
 import base64
 import binascii
 import hashlib
 import struct
 from dataclasses import dataclass
+from typing import List, Tuple
 
 FOREVER = (1 << 64) - 1
 _TYPE = "ssh-ed25519-cert-v01@openssh.com"
@@ -17,7 +21,7 @@ class Certificate:
     """The public key that it is for, as ``public_key`` gives it."""
     serial: int
     key_id: str
-    principals: tuple[str, ...]
+    principals: Tuple[str, ...]
     expires: int
     """Seconds since 1970, or FOREVER."""
     authority: str
@@ -84,7 +88,7 @@ class _Reader:
     def text(self) -> str:
         return self.data().decode()
 
-    def texts(self) -> list[str]:
+    def texts(self) -> List[str]:
         found = []
         while self._rest:
             found.append(self.text())

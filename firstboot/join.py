@@ -1,0 +1,230 @@
+"""What a node that joins does next. Pure: configuration, memory, what is heard and the clock in; a step out.
+
+Runs on the node too: Python 3.7, standard library only.
+"""
+
+from dataclasses import dataclass, field
+from typing import Dict, List, Mapping, Optional, Sequence, Tuple, Union
+
+from firstboot.contract import Announcement, NodeConfig
+from firstboot.token import Grant
+
+FIRST, LONGEST = 2.0, 60.0
+"""Seconds between two questions to one master: at first, doubled with each failure, and at most."""
+
+KEPT = 60.0
+"""Seconds for which a grant that could not be used yet is as good as new."""
+
+_TELLING = (
+    "two-clusters",
+    "other-cluster",
+    "name-taken",
+    "wrong-name",
+    "not-allowed",
+    "newer-than-master",
+    "credential-refused",
+    "no-credential",
+    "bad-answer",
+    "not-ready",
+    "unreachable",
+    "untrusted-master",
+)
+"""Reasons from the one that a person should hear first. What a stranger can bring about comes last."""
+
+_FOR_A_PERSON = frozenset(_TELLING[: _TELLING.index("bad-answer")])
+"""Those that only a person can mend. The node is blocked, and goes on asking: it heals once that is done."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a node knows of itself over power cuts."""
+
+    name: str = ""
+    phase: str = "checking"
+    reason: str = ""
+    since: int = 0
+    """Of phase and reason, in seconds since 1970."""
+    conf: str = ""
+    inst: str = ""
+    address: str = ""
+    """Of the master that let the node in."""
+    server: str = ""
+    ca: str = ""
+    """Which K3s cluster it was let in to: never another one."""
+    joined: bool = False
+    """Kubernetes has said once that the node is Ready."""
+
+
+@dataclass(frozen=True)
+class Try:
+    """The last question to one master."""
+
+    asked: float
+    """By the clock that View.now is of."""
+    said: str = ""
+    """What the master announced of itself then."""
+    failures: int = 0
+    wait: float = FIRST
+    reason: str = ""
+    grant: Optional[Grant] = None
+
+
+@dataclass(frozen=True)
+class View:
+    now: float
+    """Seconds of a clock that never jumps."""
+    config: NodeConfig
+    memory: Memory = field(default_factory=Memory)
+    serial: str = ""
+    network: bool = True
+    """Whether this node has an address in a network."""
+    heard: Sequence[Announcement] = ()
+    tries: Mapping[str, Try] = field(default_factory=dict)
+    """By the masters' addresses."""
+
+
+@dataclass(frozen=True)
+class Listen:
+    """Hear who is there for a round; meanwhile this is how it stands."""
+
+    phase: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Ask:
+    address: str
+    said: str
+
+
+@dataclass(frozen=True)
+class Start:
+    address: str
+    grant: Grant
+
+
+Step = Union[Listen, Ask, Start]
+
+
+def next_step(view: View) -> Step:
+    """Whoever is due is asked before anything is begun: of two clusters, neither is joined by chance."""
+    found = candidates(view)
+    due = due_of(view, found)
+    if due:
+        return Ask(due[0], found[due[0]])
+    grants = {address: view.tries[address].grant for address in found if address in view.tries}
+    chosen = _chosen({address: grant for address, grant in grants.items() if grant}, view.memory.ca)
+    if isinstance(chosen, Start):
+        return chosen
+    return Listen(*_standing(view, found, chosen))
+
+
+def candidates(view: View) -> Dict[str, str]:
+    """Addresses of masters, each with what it announces: those heard, the one configured, the last one."""
+    found: Dict[str, str] = {}
+    for one in view.heard:
+        ours = (one.cluster, one.role) == (view.config.cluster, "master")
+        if ours and one.addr and one.serial != view.serial:
+            found.setdefault(one.addr, f"{one.phase} {one.since}")
+    for address in (view.config.master, view.memory.address):
+        if address:
+            found.setdefault(address, "")
+    return found
+
+
+def due_of(view: View, found: Mapping[str, str]) -> List[str]:
+    """Whom to ask now, those with the fewest failures first.
+
+    A master that announces something new is asked at once: it may have become ready.
+    """
+
+    def is_due(address: str) -> bool:
+        last = view.tries.get(address)
+        if last is None:
+            return True
+        news = found[address] and found[address] != last.said
+        return view.now >= last.asked + (FIRST if news and not last.grant else last.wait)
+
+    def failures(address: str) -> int:
+        return view.tries[address].failures if address in view.tries else 0
+
+    return sorted(filter(is_due, found), key=failures)
+
+
+def failed(last: Optional[Try], said: str, reason: str, now: float, chance: float) -> Try:
+    """The next question waits longer, each node for another time: ``chance`` is from 0 to 1."""
+    failures = last.failures + 1 if last else 1
+    longest = min(LONGEST, FIRST * 2 ** min(failures, 10))
+    return Try(now, said, failures, FIRST + (longest - FIRST) * chance, reason)
+
+
+def granted(said: str, grant: Grant, now: float) -> Try:
+    return Try(now, said, 0, KEPT, "", grant)
+
+
+def _chosen(grants: Mapping[str, Grant], ca: str) -> Union[Start, str]:
+    """Which grant to use; else a reason against all of them, or none.
+
+    By the authenticated answers' CA hash: masters that share it are one cluster.
+    """
+    if not grants:
+        return ""
+    if not ca and len({grant.ca for grant in grants.values()}) > 1:
+        return "two-clusters"
+    for address, grant in grants.items():
+        if not ca or grant.ca == ca:
+            return Start(address, grant)
+    return "other-cluster"
+
+
+def _standing(view: View, found: Mapping[str, str], against: str) -> Tuple[str, str]:
+    """Phase and reason while nothing can be done."""
+    reasons = {view.tries[address].reason for address in found if address in view.tries} | {against}
+    told = next((reason for reason in _TELLING if reason in reasons), "")
+    if told in _FOR_A_PERSON:
+        return "blocked", told
+    if not view.network:
+        return "searching", "no-network"
+    if not found:
+        return "searching", "no-master"
+    return "asking", told
+
+
+PATIENCE = 30.0
+"""Seconds between two requests to take a node back whose password is rejected. It need not be longer: the
+master does so only where the board's number is the old one's and Kubernetes has lost the old node."""
+
+RENEWED = 600.0
+"""Seconds after which a node that does not become Ready gets a new token: the old one may have expired."""
+
+_SLOW = 60.0
+"""Seconds that K3s may take to come up before it is called failed."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A node that was started: as it is here, and as its master says."""
+
+    running: bool
+    """K3s's unit is active."""
+    ready: Optional[bool]
+    """None: no master has answered."""
+    reason: str = ""
+    """Why none has."""
+    rejected: bool = False
+    """K3s logs that its password is not the one known of this name."""
+    seconds: float = 0.0
+    """For which it has not been Ready."""
+
+
+def watched(seen: Seen, joined: bool) -> Tuple[str, str]:
+    """Phase and reason of a node that was started; ``joined``: it has been Ready once."""
+    if seen.ready:
+        return "joined", ""
+    if seen.rejected:
+        return "starting", "password-rejected"
+    if not seen.running and seen.seconds > _SLOW:
+        return "starting", "k3s-failed"
+    if seen.ready is None and seen.running and joined:
+        return "joined", seen.reason if seen.reason == "other-cluster" else "master-lost"
+    return "starting", seen.reason

@@ -1,0 +1,254 @@
+"""This node, as its agent changes it: names, keys, K3s's files and unit. Every step can be done again.
+
+Runs on the node too: Python 3.7, standard library only.
+"""
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import socket
+from pathlib import Path
+from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+
+from firstboot import programs
+from firstboot.contract import (
+    CREDENTIAL,
+    CREDENTIAL_BYTES,
+    HOST_CERTIFICATE,
+    HOST_KEY,
+    JOIN_CERTIFICATE,
+    JOIN_KEY,
+    K3S_AGENT_TOKEN,
+    K3S_CONFIG,
+    K3S_PASSWORD,
+    K3S_TOKEN,
+    NAME,
+    Credential,
+    is_label,
+)
+from firstboot.edits import Edit, Write
+from firstboot.token import Grant
+from firstboot.tree import FolderTree
+
+Run = Callable[..., Tuple[int, bytes, str]]
+
+_REJECTED = "Node password rejected"
+_AVAHI = "avahi-daemon.service"
+
+
+class Node:
+    """The system in the folder ``root``: ``/``, or a test's own. ``run`` is programs.run."""
+
+    def __init__(self, root: str = "/", run: Run = programs.run) -> None:
+        self.root = root
+        self._run = run
+
+    # files
+
+    def text(self, path: str) -> str:
+        """Of a small file; empty where it cannot be read."""
+        try:
+            with self._at(path).open(encoding="utf-8", errors="surrogateescape") as stream:
+                return stream.read(1 << 20)
+        except OSError:
+            return ""
+
+    def write(self, edits: Sequence[Edit]) -> None:
+        """UserError or WorkFailed where it cannot be done; each is whole or not there."""
+        FolderTree(self.root).apply(edits)
+
+    def _at(self, path: str) -> Path:
+        return Path(self.root, path.lstrip("/"))
+
+    # who it is
+
+    def take_credential(self, boot: str) -> bool:
+        """Move what the card brought along from its FAT to where only root can read it.
+
+        Whether a key to join with is there now. Only when all is safe there it is wiped on the FAT.
+        """
+        path = self._at(boot) / CREDENTIAL
+        try:
+            with path.open("rb") as stream:
+                brought = stream.read(CREDENTIAL_BYTES + 1)
+        except OSError:
+            brought = b""
+        found = Credential.from_bytes(brought)
+        if found is not None:
+            self.write(_credential_files(found))
+            os.sync()
+        there = bool(self.text(JOIN_KEY) and self.text(JOIN_CERTIFICATE))
+        if there and brought:  # or what a power cut has left of it
+            _wipe(path)
+        return there
+
+    def brought_name(self) -> str:
+        """The name that the card's credential gave; empty where it gave none."""
+        name = self.text(NAME).strip()
+        return name if is_label(name) else ""
+
+    def is_master_ready_to_serve(self) -> bool:
+        return bool(self.text(HOST_KEY) and self.text(HOST_CERTIFICATE))
+
+    def set_name(self, name: str) -> None:
+        """As the host's name, now and later."""
+        hosts = self.text("/etc/hosts")
+        self.write(
+            [
+                Write("/etc/hostname", f"{name}\n".encode()),
+                Write("/etc/hosts", with_hostname(hosts, name).encode("utf-8", "surrogateescape")),
+            ]
+        )
+        if self.root == "/" and socket.gethostname() != name:
+            with contextlib.suppress(OSError):  # a container may not
+                socket.sethostname(name)
+            self.systemctl("try-restart", _AVAHI)  # it announces the host by its name
+
+    # K3s
+
+    def configure_joining(self, grant: Grant, name: str) -> None:
+        """What K3s needs to join, the token first: K3s waits for ever for one that is not there."""
+        self.make_password()
+        keys = {"node-name": name, "server": grant.server, "token-file": K3S_TOKEN}
+        text = with_keys(self.text(K3S_CONFIG), keys)
+        self.write(
+            [
+                Write(K3S_TOKEN, f"{grant.token}\n".encode(), 0o600, secret=True),
+                Write(K3S_CONFIG, text.encode("utf-8", "surrogateescape"), 0o600),
+            ]
+        )
+
+    def is_let_in(self, ca: str, server: str) -> bool:
+        """Whether K3s has all that it needs to join that cluster."""
+        keys = self.text(K3S_CONFIG).splitlines()
+        return bool(ca) and self.text(K3S_TOKEN).startswith(f"K10{ca}::") and _line("server", server) in keys
+
+    def point_at(self, server: str) -> bool:
+        """Name K3s another address of its master. False for what is no master's URL."""
+        try:
+            port_of(server)
+        except ValueError:
+            return False
+        text = with_keys(self.text(K3S_CONFIG), {"server": server})
+        self.write([Write(K3S_CONFIG, text.encode("utf-8", "surrogateescape"), 0o600)])
+        return True
+
+    def configure_leading(self, name: str) -> None:
+        """What a master needs that starts a cluster: a token for agents, which opens nothing else."""
+        self.make_password()
+        edits: List[Edit] = []
+        if not self.text(K3S_AGENT_TOKEN).strip():
+            made = secrets.token_hex(16)
+            edits.append(Write(K3S_AGENT_TOKEN, f"{made}\n".encode(), 0o600, secret=True))
+        text = with_keys(self.text(K3S_CONFIG), {"node-name": name, "agent-token-file": K3S_AGENT_TOKEN})
+        edits.append(Write(K3S_CONFIG, text.encode("utf-8", "surrogateescape"), 0o600))
+        self.write(edits)
+
+    def make_password(self) -> None:
+        """K3s makes it, too, but without making sure that it is on the disk: with another one after a power
+        cut the node would be refused for good."""
+        if not self.text(K3S_PASSWORD).strip():
+            made = secrets.token_hex(16)
+            self.write([Write(K3S_PASSWORD, f"{made}\n".encode(), 0o600, secret=True)])
+
+    def k3s_version(self) -> str:
+        """Like ``v1.34.9+k3s1``; empty where K3s does not say."""
+        code, said, _ = self._run(["/usr/local/bin/k3s", "--version"], most=4096, limit=60)
+        found = re.search(r"\bv[0-9][0-9A-Za-z.+-]{0,30}", said.decode("utf-8", "replace"))
+        return found.group() if code == 0 and found else ""
+
+    # systemd
+
+    def start(self, unit: str) -> None:
+        """Now and at each boot. Without waiting: a master's K3s notifies late."""
+        self.systemctl("enable", unit)
+        self.systemctl("start", "--no-block", unit)
+
+    def restart(self, unit: str) -> None:
+        self.systemctl("restart", "--no-block", unit)
+
+    def is_active(self, unit: str) -> bool:
+        return self.systemctl("is-active", unit) == "active"
+
+    def is_rejected(self, unit: str) -> bool:
+        """Whether K3s has logged of late that its node's password is another's."""
+        words = ("-u", unit, "-o", "cat", "--no-pager", "-n", "100", "--since", "-2min")
+        _, said, _ = self._run(["journalctl", *words], most=1 << 20, limit=30)
+        return _REJECTED in said.decode("utf-8", "replace")
+
+    def systemctl(self, *words: str) -> str:
+        """What it prints."""
+        _, said, _ = self._run(["systemctl", *words], most=65536, limit=60)
+        return said.decode("utf-8", "replace").strip()
+
+
+def with_hostname(hosts: str, name: str) -> str:
+    """/etc/hosts with 127.0.1.1 as this host: sudo and K3s both look their own name up."""
+    line = f"127.0.1.1\t{name}"
+    changed, count = re.subn(r"^127\.0\.1\.1[ \t].*$", line, hosts, count=1, flags=re.MULTILINE)
+    if count:
+        return changed
+    return hosts + ("" if hosts.endswith("\n") or not hosts else "\n") + line + "\n"
+
+
+def with_keys(config: str, keys: Mapping[str, str]) -> str:
+    """K3s's config.yaml with these keys, one line each and its value as JSON, as the bake writes it.
+
+    ``with-node-id`` goes: the name is this node's own already.
+    """
+    lines: Dict[str, str] = {}
+    for line in config.splitlines():
+        lines[line.partition(":")[0]] = line
+    lines.pop("with-node-id", None)
+    for key, value in keys.items():
+        lines[key] = _line(key, value)
+    return "".join(f"{line}\n" for line in lines.values())
+
+
+def _line(key: str, value: str) -> str:
+    return f"{key}: {json.dumps(value)}"
+
+
+def port_of(server: str) -> Tuple[str, int]:
+    """Host and port of a master's URL. ValueError for what token.grant_of would not let pass."""
+    found = re.fullmatch(r"https://(?:\[([0-9a-f:.]+)\]|([0-9.]+)):([0-9]{1,5})", server)
+    if found is None:
+        raise ValueError("no master's URL")
+    return found.group(1) or found.group(2), int(found.group(3))
+
+
+def answers(server: str, limit: float = 3.0) -> bool:
+    """Whether a master's K3s takes connections: cheap enough to be asked often."""
+    try:
+        with socket.create_connection(port_of(server), limit):
+            return True
+    except (OSError, ValueError):
+        return False
+
+
+def _credential_files(found: Credential) -> List[Edit]:
+    files: Mapping[str, Optional[str]] = {
+        JOIN_CERTIFICATE: found.join_certificate,
+        HOST_CERTIFICATE: found.host_certificate,
+        HOST_KEY: found.host_key,
+        JOIN_KEY: found.join_key,
+        NAME: found.name and f"{found.name}\n",
+    }
+    return [
+        Write(path, text.encode("ascii", "replace"), 0o600, secret=True)
+        for path, text in files.items()
+        if text
+    ]
+
+
+def _wipe(path: Path) -> None:
+    """Overwrite in place, then delete. Where the card takes no more writes, the node works all the same."""
+    with contextlib.suppress(OSError):
+        with path.open("r+b") as stream:
+            stream.write(b" " * CREDENTIAL_BYTES)
+            stream.flush()
+            os.fsync(stream.fileno())
+        path.unlink()
+        os.sync()

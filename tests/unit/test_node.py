@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from firstboot import board, node
+from firstboot.contract import (
+    CREDENTIAL,
+    HOST_KEY,
+    JOIN_CERTIFICATE,
+    JOIN_KEY,
+    K3S_AGENT_TOKEN,
+    K3S_CONFIG,
+    K3S_PASSWORD,
+    K3S_TOKEN,
+    Credential,
+    NodeConfig,
+)
+from firstboot.node import Node
+from firstboot.token import Grant
+
+pytestmark = pytest.mark.unit
+
+CA = "a" * 64
+GRANT = Grant(f"K10{CA}::node:s3cret", "https://10.0.0.2:6443", CA, "v1.34.9+k3s1", 1_700_000_000)
+BROUGHT = Credential("pi-7", "join key\n", "join certificate\n", "host key\n", "host certificate\n")
+
+
+class Root:
+    """A node's root, and what its programs were asked."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.asked: list[list[str]] = []
+        self.answers: dict[str, bytes] = {}
+        self.node = Node(str(path), self.run)
+        (path / "boot/k3s-bake").mkdir(parents=True)
+
+    def run(self, command: list[str], **_: object) -> tuple[int, bytes, str]:
+        self.asked.append(command)
+        return 0, self.answers.get(Path(command[0]).name, b""), ""
+
+    def at(self, path: str) -> Path:
+        return self.path / path.lstrip("/")
+
+    @property
+    def credential(self) -> Path:
+        return self.path / "boot" / CREDENTIAL
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Root:
+    return Root(tmp_path)
+
+
+def test_the_credential_moves_to_where_only_root_reads_it(root: Root) -> None:
+    root.credential.write_bytes(BROUGHT.to_bytes())
+    with root.credential.open("rb") as on_the_card:
+        assert root.node.take_credential("/boot")
+        assert on_the_card.read().strip() == b"", "what was on the card is overwritten, not only deleted"
+    assert not root.credential.exists()
+    for path in (JOIN_KEY, JOIN_CERTIFICATE, HOST_KEY):
+        assert root.at(path).stat().st_mode & 0o777 == 0o600
+    assert root.at(JOIN_KEY).read_text() == "join key\n"
+    assert root.node.brought_name() == "pi-7"
+    assert root.node.take_credential("/boot"), "and at the next boot it is there"
+
+
+@pytest.mark.parametrize("left", [b"", b" " * 8191 + b"\n", b"{half", BROUGHT.to_bytes()[:50]])
+def test_no_credential_is_waited_for_and_left_alone(root: Root, left: bytes) -> None:
+    root.credential.write_bytes(left)
+    assert not root.node.take_credential("/boot")
+    assert root.credential.read_bytes() == left
+    root.credential.unlink()
+    assert not root.node.take_credential("/boot")
+
+
+def test_what_a_power_cut_left_of_the_wiping_is_wiped(root: Root) -> None:
+    root.credential.write_bytes(BROUGHT.to_bytes())
+    root.node.take_credential("/boot")
+    root.credential.write_bytes(b" " * 50 + BROUGHT.to_bytes()[50:])
+    assert root.node.take_credential("/boot")
+    assert not root.credential.exists()
+    assert root.at(JOIN_KEY).read_text() == "join key\n"
+
+
+def test_what_k3s_needs_to_join(root: Root) -> None:
+    root.at(K3S_CONFIG).parent.mkdir(parents=True)
+    root.at(K3S_CONFIG).write_text(
+        '# Written by k3s-bake.\nnode-name: "k3s-worker"\nwith-node-id: true\nlog: "x"\n'
+    )
+    assert not root.node.is_let_in(CA, GRANT.server)
+    root.node.configure_joining(GRANT, "pi-7")
+    assert root.node.is_let_in(CA, GRANT.server)
+    assert not root.node.is_let_in("b" * 64, GRANT.server)
+    assert not root.node.is_let_in(CA, "https://10.0.0.3:6443")
+    assert root.at(K3S_TOKEN).read_text() == GRANT.token + "\n"
+    config = root.at(K3S_CONFIG).read_text().splitlines()
+    assert config[0] == "# Written by k3s-bake."
+    assert set(config[1:]) == {
+        'node-name: "pi-7"',
+        'log: "x"',
+        'server: "https://10.0.0.2:6443"',
+        f'token-file: "{K3S_TOKEN}"',
+    }
+    for path in (K3S_TOKEN, K3S_CONFIG, K3S_PASSWORD):
+        assert root.at(path).stat().st_mode & 0o777 == 0o600
+    password = root.at(K3S_PASSWORD).read_text()
+    assert len(password.strip()) == 32
+    root.node.configure_joining(GRANT, "pi-7")
+    assert root.at(K3S_PASSWORD).read_text() == password, "another one would be refused for good"
+
+
+def test_an_empty_password_counts_as_none(root: Root) -> None:
+    root.at(K3S_PASSWORD).parent.mkdir(parents=True)
+    root.at(K3S_PASSWORD).write_text("")
+    root.node.make_password()
+    assert root.at(K3S_PASSWORD).read_text().strip()
+
+
+def test_a_leading_master_has_a_token_for_agents_of_its_own(root: Root) -> None:
+    root.node.configure_leading("home-master")
+    made = root.at(K3S_AGENT_TOKEN).read_text()
+    assert len(made.strip()) == 32
+    assert f'agent-token-file: "{K3S_AGENT_TOKEN}"' in root.at(K3S_CONFIG).read_text()
+    root.node.configure_leading("home-master")
+    assert root.at(K3S_AGENT_TOKEN).read_text() == made
+
+
+def test_the_name_is_the_hosts(root: Root) -> None:
+    root.at("/etc").mkdir(exist_ok=True)
+    root.at("/etc/hosts").write_text("127.0.0.1\tlocalhost\n127.0.1.1\traspberrypi\n")
+    root.node.set_name("pi-7")
+    assert root.at("/etc/hostname").read_text() == "pi-7\n"
+    assert root.at("/etc/hosts").read_text() == "127.0.0.1\tlocalhost\n127.0.1.1\tpi-7\n"
+
+
+def test_the_master_moves(root: Root) -> None:
+    root.node.configure_joining(GRANT, "pi-7")
+    assert root.node.point_at("https://[2001:db8::2]:6443")
+    assert 'server: "https://[2001:db8::2]:6443"' in root.at(K3S_CONFIG).read_text()
+    assert not root.node.point_at("https://evil.example:6443")
+    assert "evil" not in root.at(K3S_CONFIG).read_text()
+
+
+def test_what_systemd_and_the_journal_are_asked(root: Root) -> None:
+    root.node.start("k3s-agent")
+    assert root.asked == [
+        ["systemctl", "enable", "k3s-agent"],
+        ["systemctl", "start", "--no-block", "k3s-agent"],
+    ]
+    root.answers = {"systemctl": b"active\n", "journalctl": b'...\nmsg="Node password rejected, ..."\n'}
+    assert root.node.is_active("k3s")
+    assert root.node.is_rejected("k3s-agent")
+    root.answers = {"systemctl": b"activating\n", "journalctl": b"all well"}
+    assert not root.node.is_active("k3s")
+    assert not root.node.is_rejected("k3s-agent")
+    root.answers = {"k3s": b"k3s version v1.34.9+k3s1 (abcdef12)\ngo version go1.24\n"}
+    assert root.node.k3s_version() == "v1.34.9+k3s1"
+
+
+@given(st.dictionaries(st.from_regex("[a-z][a-z-]{0,20}", fullmatch=True), st.text()))
+def test_other_keys_stay(keys: dict[str, str]) -> None:
+    kept = {key: value for key, value in keys.items() if key not in ("server", "with-node-id")}
+    text = "".join(f"{key}: {json.dumps(value)}\n" for key, value in keys.items())
+    found = dict(line.split(": ", 1) for line in node.with_keys(text, {"server": "x"}).splitlines())
+    assert found == {**{key: json.dumps(value) for key, value in kept.items()}, "server": '"x"'}
+
+
+# boards
+
+
+@pytest.mark.parametrize(
+    ("sources", "serial"),
+    [
+        (("10000000a1b2c3d4\0", "Serial : 1\n", "x"), "10000000a1b2c3d4"),
+        ((None, "Hardware\t: BCM2835\nSerial\t\t: 00000000A1B2C3D4\n", "x"), "00000000a1b2c3d4"),
+        (("0000000000000000\0", "Serial\t\t: 0000000000000000\n", "0123abcd\n"), "0123abcd"),
+        ((None, None, "; rm -rf /"), "rmrf"),
+        ((None, "", ""), ""),
+    ],
+)
+def test_a_boards_number(sources: tuple[str | None, ...], serial: str) -> None:
+    assert board.serial_of(*sources) == serial
+
+
+@pytest.mark.parametrize(
+    ("controllers", "cgroups", "there"),
+    [
+        (None, "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpu\t2\t1\t1\nmemory\t9\t70\t1\n", True),
+        (None, "cpu\t2\t1\t1\nmemory\t0\t1\t0\n", False),
+        (None, "", False),
+        ("cpuset cpu io memory pids", "memory\t0\t1\t0\n", True),
+        ("cpuset cpu io pids", "memory\t0\t1\t1\n", False),
+    ],
+)
+def test_the_memory_cgroup(controllers: str | None, cgroups: str, there: bool) -> None:
+    assert board.has_memory_cgroup(controllers, cgroups) is there
+
+
+def test_names() -> None:
+    worker, serial = NodeConfig("home", "worker"), "10000000a1b2c3d4"
+    assert board.name_of(worker, "", serial) == "home-b2c3d4"
+    assert board.name_of(worker, "pi-7", serial) == "pi-7"
+    assert board.name_of(NodeConfig("home", "worker", name="pi-1"), "pi-7", serial) == "pi-1"
+    assert board.name_of(NodeConfig("home", "master", joins=False), "", serial) == "home-master"
+    assert board.name_of(NodeConfig("home", "master"), "", serial) == "home-b2c3d4"
