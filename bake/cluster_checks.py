@@ -119,6 +119,14 @@ def text(at: At, value: object) -> str:
     return ""
 
 
+def flag(at: At, value: object) -> bool:
+    """true or false; anything else is noted, and false."""
+    if isinstance(value, bool):
+        return value
+    at.wrong(f"is {kind(value)}, not true or false")
+    return False
+
+
 def valid(parse: Callable[[str], Any]) -> Check:
     """Text that ``parse`` takes; its UserError becomes the mistake."""
 

@@ -59,6 +59,8 @@ class NodeEntry:
     host: str | None = None
     """Where a running node is reached."""
     timezone: str | None = None
+    join: bool | None = None
+    """Of a master: joins the others."""
     config: Mapping[str, object] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -83,6 +85,8 @@ class ClusterFile:
     server: str | None = None
     """URL of the master that workers join; with ``token`` they do so without asking."""
     token: bytes | None = field(default=None, repr=False)
+    master: str | None = None
+    """Address of a master to ask where none is heard."""
     wifi: Wifi | None = None
     config: Mapping[str, object] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -122,9 +126,11 @@ def _check_together(top: At, cluster: Mapping[str, Any], nodes: tuple[dict[str, 
         for number, value in enumerate(values, 1):
             if value is not None and counts[value] > 1:
                 top.key("node").item(number).key(key).wrong(f"{value!r} is there more than once")
-    masters = sum(node.get("role") is Role.MASTER for node in nodes)
-    if masters > 1 and cluster.get("datastore", Datastore.SQLITE) is Datastore.SQLITE:
-        top.key("cluster").key("datastore").wrong(f"{masters} masters cannot share sqlite: write 'etcd'")
+    masters = [node for node in nodes if node.get("role") is Role.MASTER]
+    if len(masters) > 1 and sum(not node.get("join") for node in masters) != 1:
+        top.key("node").wrong(f"of {len(masters)} masters all but one need: join = true")
+    if len(masters) > 1 and cluster.get("datastore", Datastore.SQLITE) is Datastore.SQLITE:
+        top.key("cluster").key("datastore").wrong(f"{len(masters)} masters cannot share sqlite: write 'etcd'")
 
 
 def values_for(file: ClusterFile | None, role: Role | None, name: str | None) -> dict[str, Any]:
@@ -149,6 +155,8 @@ def values_for(file: ClusterFile | None, role: Role | None, name: str | None) ->
         "datastore": file.datastore if master else None,
         "server": None if master else file.server,
         "token": None if master else file.token,
+        "master": file.master,
+        "join": own.join,
         "labels": own.labels,
         "taints": own.taints,
         "config": {**file.config, **own.config},  # of which a worker's config.yaml gets what agents take

@@ -10,6 +10,7 @@ from bake.cluster_checks import (
     Check,
     each,
     existing_file,
+    flag,
     is_secret,
     kind,
     matching,
@@ -22,16 +23,15 @@ from bake.cluster_checks import (
     text,
     valid,
 )
+from bake.k3s_keys import AGENT_KEYS, MANAGED_KEYS, SECRET_KEYS
 from bake.k3s_version import K3sVersion
 from bake.labels import check_node_label, check_taint
 from bake.spec import (
-    AGENT_KEYS,
-    MANAGED_KEYS,
-    SECRET_KEYS,
     Datastore,
     Role,
     StaticAddress,
     Wifi,
+    check_address,
     check_label,
     check_network,
     check_server,
@@ -196,6 +196,7 @@ _NODE = table(
         "user": _USER,
         "host": matching(r"[^\s@/]+", "a host's name or address"),
         "timezone": _TIMEZONE,
+        "join": flag,
         "k3s": table(_K3S),
     },
     required=("role",),
@@ -216,6 +217,7 @@ _CLUSTER = table(
         "authorized_keys": each(public_keys, '["id_ed25519.pub"]'),
         "server": valid(check_server),
         "token_file": path_to(read_token),
+        "master": valid(check_address),
         "wifi": _wifi,
     }
 )

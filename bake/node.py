@@ -8,8 +8,10 @@ from bake.concerns import (
     cgroups,
     clock,
     containerd,
+    first_boot,
     identity,
     iptables,
+    join_service,
     k3s,
     network,
     ports,
@@ -42,6 +44,8 @@ CONCERNS = (
     Concern("k3s", k3s.PROBES, k3s.wants, k3s.secrets),
     Concern("identity", identity.PROBES, identity.wants),
     Concern("network", network.PROBES, network.wants, network.secrets),
+    Concern("first_boot", first_boot.PROBES, first_boot.wants, first_boot.secrets),
+    Concern("join_service", join_service.PROBES, join_service.wants, join_service.secrets),
     Concern("record", record.PROBES, record.wants),
 )
 

@@ -12,6 +12,7 @@ from enum import StrEnum
 
 from bake.k3s_version import K3sVersion
 from bake.labels import check_node_label, check_taint
+from firstboot.contract import Credential, is_address
 from firstboot.errors import UserError
 
 LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -19,43 +20,6 @@ LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 _NODE_ID = 9
 """What ``with-node-id`` adds to a name: '-' and eight hexadecimal digits."""
-
-AGENT_KEYS = frozenset(
-    """
-    airgap-extra-registry alsologtostderr bind-address container-runtime-endpoint data-dir debug
-    default-runtime disable-apiserver-lb disable-default-registry-endpoint docker enable-pprof
-    flannel-cni-conf flannel-conf flannel-iface image-credential-provider-bin-dir
-    image-credential-provider-config image-service-endpoint kube-proxy-arg kubelet-arg lb-server-port
-    log node-external-dns node-external-ip node-internal-dns node-ip node-label node-name node-taint
-    nonroot-devices pause-image prefer-bundled-bin private-registry protect-kernel-defaults resolv-conf
-    rootless selinux server snapshotter token-file v vmodule vpn-auth-file with-node-id
-    """.split()  # noqa: SIM905 (a list of forty strings is harder to read)
-)
-"""The keys of config.yaml that an agent takes; it refuses all others (k3s agent --help)."""
-
-MANAGED_KEYS = {
-    "server": "server in [cluster]",
-    "token-file": "token_file in [cluster]",
-    "agent-token-file": "the agents' token that K3s makes when it first starts",
-    "cluster-init": "datastore = 'etcd'",
-    "node-name": "the node's name",
-    "node-label": "the node's labels",
-    "node-taint": "the node's taints",
-    "container-runtime-endpoint": "containerd",
-    "data-dir": "the default, for which container images and containerd's folders are placed",
-}
-"""Keys that the plan settles itself, and what to use in their place."""
-
-SECRET_KEYS = {
-    "token": "token_file",
-    "agent-token": "the agents' token that K3s makes when it first starts",
-    "datastore-endpoint": "an external datastore cannot be baked in yet",
-    "vpn-auth": "vpn-auth-file",
-    "etcd-s3-access-key": "etcd-s3-config-secret",
-    "etcd-s3-secret-key": "etcd-s3-config-secret",
-    "etcd-s3-session-token": "etcd-s3-config-secret",
-}
-"""Keys that hold a secret, and the form that keeps it in a file."""
 
 
 class Role(StrEnum):
@@ -108,6 +72,16 @@ class Containerd:
 
     programs: tuple[File, ...]
     version: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class FirstBoot:
+    """What makes a node find its master, or a master its workers, when it is powered on."""
+
+    agent: File
+    """firstboot.pyz"""
+    authority: str
+    """The public key of the cluster's SSH authority."""
 
 
 @dataclass(frozen=True)
@@ -182,6 +156,14 @@ class NodeSpec:
     """Further keys of K3s's config.yaml."""
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     registries: bytes | None = field(default=None, repr=False)
+    first_boot: FirstBoot | None = None
+    """None: no agent; the node starts, or joins ``server``, with what is baked in."""
+    credential: Credential | None = field(default=None, repr=False)
+    """What the agent proves itself with; None: the card is given its own when it is written."""
+    join: bool = False
+    """A further master: it joins the cluster's masters, and never starts a cluster."""
+    master: str | None = None
+    """Address of a master to ask where none is heard."""
     containerd: Containerd | None = None
     network: str | None = None
     """The cluster's own network (CIDR): a firewall is opened for it alone. None: for all."""
@@ -214,6 +196,23 @@ class NodeSpec:
             raise UserError("a worker has no datastore", "datastore belongs to masters")
         if self.token is not None:
             self._check_token(self.token)
+        self._check_first_boot()
+
+    def _check_first_boot(self) -> None:
+        if self.join and self.role is Role.WORKER:
+            raise UserError("a worker joins anyway", "--join is for further masters")
+        if self.join and self.server is not None:
+            raise UserError(
+                "--join finds a master by itself, and --server names one", "Leave one of them out."
+            )
+        if self.join and self.first_boot is None:
+            raise UserError(
+                "without the first-boot agent nothing joins by itself", "--server and --token-file"
+            )
+        if self.first_boot is not None and self.joins:
+            raise UserError("with --server and --token-file the node joins without an agent", "--no-agent")
+        if self.master is not None:
+            check_address(self.master)
 
     def _check_token(self, token: bytes) -> None:
         if self.server is None:
@@ -232,7 +231,7 @@ class NodeSpec:
     @property
     def has_node_id(self) -> bool:
         """Whether K3s adds an id to the name: one image, many cards, and each must be a node of its own."""
-        return self.name is None and self.role is Role.WORKER
+        return self.name is None and self.role is Role.WORKER and self.first_boot is None
 
     @property
     def joins(self) -> bool:
@@ -241,8 +240,8 @@ class NodeSpec:
 
     @property
     def starts(self) -> bool:
-        """Whether K3s can start at boot with what is baked in."""
-        return self.joins or (self.role is Role.MASTER and self.server is None)
+        """Whether K3s can start at boot with what is baked in, without an agent's help."""
+        return self.joins or (self.role is Role.MASTER and self.server is None and self.first_boot is None)
 
 
 def check_label(text: str, what: str, most: int = 63) -> str:
@@ -259,6 +258,13 @@ def check_server(text: str) -> str:
     """Return it. UserError where it is not a master's URL with its port."""
     if not re.fullmatch(r"https://[^\s/]+:\d+", text):
         raise UserError(f"{text[:80]!r} is not a master's URL", "like https://10.0.0.2:6443")
+    return text
+
+
+def check_address(text: str) -> str:
+    """Return it. UserError where it is not an IP address: a node without a master cannot look names up."""
+    if not is_address(text):
+        raise UserError(f"{text[:80]!r} is not a master's address", "like 10.0.0.2")
     return text
 
 

@@ -12,12 +12,14 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from bake.k3s_version import K3sVersion
 from bake.spec import NodeSpec, Wifi
+from firstboot.contract import Credential
 from firstboot.errors import UserError
 
 _STAND_INS: dict[str, Any] = {
     "token": b"K10" + b"0" * 64 + b"::server:unknown",
     "registries": b"#",
     "env": {"UNKNOWN": ""},
+    "credential": Credential(),
 }
 """Valid values in the place of secrets."""
 
@@ -37,6 +39,7 @@ def to_json(spec: NodeSpec) -> dict[str, Any]:
         "airgap": spec.k3s.airgap and dataclasses.asdict(spec.k3s.airgap),
     }
     data["containerd"] = spec.containerd and dataclasses.asdict(spec.containerd)
+    data["first_boot"] = spec.first_boot and dataclasses.asdict(spec.first_boot)
     data["address"] = spec.address and dataclasses.asdict(spec.address)
     data["wifi"] = spec.wifi and {"country": spec.wifi.country, "ssid": spec.wifi.ssid}
     data["config"] = dict(spec.config)

@@ -3,6 +3,7 @@
 import os
 import re
 import time
+from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -10,15 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from bake import base as bases
-from bake import containerd_archive, disk, image
+from bake import containerd_archive, disk, image, trust, zipapp
 from bake.artifacts import Artifact, resolve_airgap, resolve_k3s
 from bake.cache import Home
 from bake.catalogue import DEFAULT_BASE
 from bake.download import Web
 from bake.engine import Engine
 from bake.k3s_version import DEFAULT_K3S, K3sVersion
-from bake.spec import Containerd, File, K3s, NodeSpec
+from bake.spec import Containerd, File, FirstBoot, K3s, NodeSpec, Role
+from firstboot.contract import MASTER, WORKER, Credential
 from firstboot.errors import UserError
+
+_NO_AUTHORITY = "ssh-ed25519 " + b64encode(b"\0\0\0\x0bssh-ed25519\0\0\0 ".ljust(51, b"\0")).decode()
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,12 @@ class Wish:
     """``none``, ``auto`` or a path; None: auto, where the K3s is a release."""
     containerd: tuple[Path, ...] = ()
     """Archives; none: the one in K3s."""
+    first_boot: bool | None = None
+    """Whether an agent makes the nodes join; None: where they do not join a given server anyway."""
+    credential: bool = True
+    """Whether each image carries what its agent proves itself with."""
+    dry_run: bool = False
+    """Nothing is written: no authority is made for a new cluster, either."""
     force: bool = False
     engine: Engine = Engine.AUTO
 
@@ -43,8 +53,10 @@ class Wish:
 def jobs(wish: Wish, home: Home, web: Web) -> list[image.Job]:
     """The jobs, with all that they need on this machine. UserError and WorkFailed as those it calls."""
     epoch = _epoch()
-    for values in wish.nodes.values():
-        NodeSpec(k3s=K3s(File("k3s", "0" * 64, 0)), **values)  # refuses bad values before long downloads
+    for values in wish.nodes.values():  # bad values are refused before long downloads
+        stand_in = File("k3s", "0" * 64, 0)
+        first_boot = FirstBoot(stand_in, "") if _has_agent(wish, values) else None
+        NodeSpec(k3s=K3s(stand_in), first_boot=first_boot, **values)
     base = bases.resolve(wish.base, home, web)
     layout = disk.read_sound_disk(base.path)
     arch = disk.architecture(base.path, layout.root)
@@ -53,11 +65,49 @@ def jobs(wish: Wish, home: Home, web: Web) -> list[image.Job]:
     if wish.containerd:
         containerd, programs = containerd_archive.unpack(wish.containerd, arch, home.cache / "containerd")
         sources |= programs
+    agent = None
+    if any(_has_agent(wish, values) for values in wish.nodes.values()):
+        agent = zipapp.build(home, web.offline, web.progress.say)
+        sources[agent.sha256] = agent.path
     made = []
     for output, values in wish.nodes.items():
+        values = dict(values)
+        if agent and _has_agent(wish, values):
+            values |= _first_boot(wish, values, agent, home, web)
         spec = NodeSpec(k3s=k3s, containerd=containerd, not_before=_day(epoch), **values)
         made.append(image.Job(base, layout, spec, sources, output, home, wish.force, wish.engine, epoch))
     return made
+
+
+def _has_agent(wish: Wish, values: Mapping[str, Any]) -> bool:
+    joins = bool(values.get("server") and values.get("token"))
+    return not joins if wish.first_boot is None else wish.first_boot
+
+
+def _first_boot(
+    wish: Wish, values: Mapping[str, Any], agent: Artifact, home: Home, web: Web
+) -> dict[str, Any]:
+    """Values of NodeSpec, with keys and certificates from the cluster's authority, made on first use."""
+    name, say = values.get("cluster", NodeSpec.cluster), web.progress.say
+    if wish.dry_run and not trust.exists(name, home):
+        say(f"the signing key of cluster '{name}' is made when an image is: this shows one of zeros")
+        return {"first_boot": FirstBoot(_file(agent), _NO_AUTHORITY), "credential": Credential()}
+    cluster = trust.open_cluster(name, home, say)
+    credential = _credential(cluster, values["role"]) if wish.credential else None
+    return {"first_boot": FirstBoot(_file(agent), cluster.public_key), "credential": credential}
+
+
+def _credential(cluster: trust.Cluster, role: Role) -> Credential:
+    if role is Role.WORKER:
+        join = cluster.golden(WORKER)
+        return Credential(join_key=join.key, join_certificate=join.certificate)
+    join, host = cluster.golden(MASTER), cluster.host()
+    return Credential(
+        join_key=join.key,
+        join_certificate=join.certificate,
+        host_key=host.key,
+        host_certificate=host.certificate,
+    )
 
 
 def _k3s(wish: Wish, arch: str, home: Home, web: Web) -> tuple[K3s, dict[str, Path]]:

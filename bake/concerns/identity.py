@@ -8,6 +8,7 @@ from bake.facts import NodeFacts
 from bake.spec import NodeSpec
 from firstboot.edits import Edit, Link, Remove, Write
 from firstboot.errors import UserError
+from firstboot.node import with_hostname
 from firstboot.snapshot import File, Folder, Probe, Symlink
 
 _SSHD = "/etc/ssh/sshd_config"
@@ -47,15 +48,6 @@ def wants(spec: NodeSpec, facts: NodeFacts) -> Iterator[Edit | Note]:
     if spec.timezone is not None:
         yield from _timezone(spec.timezone, facts)
     yield from _ssh(spec, facts)
-
-
-def with_hostname(hosts: str, name: str) -> str:
-    """/etc/hosts with 127.0.1.1 as this host: sudo and K3s both look their own name up."""
-    line = f"127.0.1.1\t{name}"
-    changed, count = re.subn(r"^127\.0\.1\.1[ \t].*$", line, hosts, count=1, flags=re.MULTILINE)
-    if count:
-        return changed
-    return hosts + ("" if hosts.endswith("\n") or not hosts else "\n") + line + "\n"
 
 
 def _machine_id(facts: NodeFacts) -> Iterator[Edit | Note]:

@@ -9,16 +9,17 @@ from collections.abc import Iterator, Mapping
 from bake.concerns import Note, record
 from bake.concerns.containerd import SOCKET
 from bake.facts import NodeFacts
+from bake.k3s_keys import AGENT_KEYS
 from bake.render import render
-from bake.spec import AGENT_KEYS, Datastore, File, NodeSpec, Role
+from bake.spec import Datastore, File, NodeSpec, Role
+from firstboot.contract import K3S_CONFIG as CONFIG
+from firstboot.contract import K3S_TOKEN as TOKEN
 from firstboot.edits import Edit, Link, Place, Remove, Write
 from firstboot.snapshot import File as FoundFile
 from firstboot.snapshot import Folder, Probe
 
 BINARY = "/usr/local/bin/k3s"
-CONFIG = "/etc/rancher/k3s/config.yaml"
 REGISTRIES = "/etc/rancher/k3s/registries.yaml"
-TOKEN = "/etc/rancher/k3s/token"  # noqa: S105 (a path)
 IMAGES = "/var/lib/rancher/k3s/agent/images"
 _AIRGAP = f"{IMAGES}/k3s-airgap-images-*"  # as K3s's releases call them
 UNITS = "/etc/systemd/system"
@@ -47,7 +48,7 @@ def wants(spec: NodeSpec, facts: NodeFacts) -> Iterator[Edit | Note]:
     yield Write(CONFIG, config_yaml(config(spec, facts)), 0o600)
     if spec.token is not None:
         yield Write(TOKEN, spec.token + b"\n", 0o600, secret=True)
-    else:
+    elif spec.first_boot is None or "token" in record.earlier_secrets(facts):  # else it is the agent's
         yield Remove(TOKEN)
     if spec.registries is not None:
         yield Write(REGISTRIES, spec.registries, 0o600, secret=True)
@@ -83,13 +84,14 @@ def _unit(spec: NodeSpec) -> Iterator[Edit | Note]:
     env = "".join(f"{key}={_quoted(value)}\n" for key, value in sorted(spec.env.items()))
     yield Write(f"{path}.env", env.encode(), 0o600, secret=bool(env))
     started = f"{UNITS}/multi-user.target.wants/{spec.role.unit}.service"
-    yield Link(started, path) if spec.starts else Remove(started)
+    if spec.first_boot is None:  # else the agent enables it, once it has all that K3s needs
+        yield Link(started, path) if spec.starts else Remove(started)
     for other in Role:
         if other is not spec.role:  # what a node was before
             yield Remove(f"{UNITS}/multi-user.target.wants/{other.unit}.service")
             yield Remove(f"{UNITS}/{other.unit}.service")
             yield Remove(f"{UNITS}/{other.unit}.service.env")
-    if not spec.starts:
+    if not spec.starts and spec.first_boot is None:
         needed = {"--server": spec.server, "--token-file": spec.token}
         missing = " and ".join(flag for flag, given in needed.items() if given is None)
         yield Note(f"K3s is installed but not started at boot: this {spec.role} still needs {missing}")
@@ -116,7 +118,7 @@ def config(spec: NodeSpec, facts: NodeFacts) -> dict[str, object]:
         keys["server"] = spec.server
     if spec.token is not None:
         keys["token-file"] = TOKEN
-    if spec.datastore is Datastore.ETCD and spec.server is None:
+    if spec.datastore is Datastore.ETCD and spec.server is None and not spec.join:
         keys["cluster-init"] = True
     if spec.containerd is not None:
         keys["container-runtime-endpoint"] = f"unix://{SOCKET}"

@@ -13,12 +13,15 @@ from bake.concerns import Note
 from bake.facts import NodeFacts
 from bake.firewall import Network, Port
 from bake.spec import Datastore, NodeSpec, Role
+from firstboot.contract import JOIN_PORT
 from firstboot.edits import Edit, Write
 from firstboot.errors import UserError
 from firstboot.snapshot import Probe
 
 API = Port("tcp", 6443)
 KUBELET = Port("tcp", 10250)
+JOIN = Port("tcp", JOIN_PORT)
+MDNS = Port("udp", 5353)
 WIREGUARD = Port("udp", 51820, 51821)  # IPv4 and IPv6
 FLANNEL = Port("udp", 8472)
 """VXLAN. The paper of 2021 that this tool grew from prints 8470, which is a misprint."""
@@ -51,11 +54,14 @@ def needed(spec: NodeSpec) -> tuple[Port, ...]:
     """The ports that other nodes must reach on this one."""
     backend = str(spec.config.get("flannel-backend", "vxlan"))
     flannel = {"vxlan": (FLANNEL,), "wireguard-native": (WIREGUARD,)}.get(backend, ())
+    mdns = (MDNS,) if spec.first_boot else ()
     if spec.role is Role.WORKER:
-        return (KUBELET, *flannel)
+        return (KUBELET, *flannel, *mdns)
     # A master joins others through etcd only, which it takes from them without being told to.
-    etcd = (ETCD,) if spec.datastore is Datastore.ETCD or spec.server is not None else ()
-    return (_api(spec), KUBELET, *flannel, *etcd)
+    several = spec.datastore is Datastore.ETCD or spec.server is not None or spec.join
+    etcd = (ETCD,) if several else ()
+    join = (JOIN,) if spec.first_boot else ()
+    return (_api(spec), KUBELET, *flannel, *etcd, *join, *mdns)
 
 
 def _api(spec: NodeSpec) -> Port:

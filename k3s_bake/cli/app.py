@@ -30,13 +30,14 @@ _INTERRUPTED, _BROKEN_PIPE = 130, 141  # 128 + SIGINT, 128 + SIGPIPE, as shells 
 @click.version_option(package_name="k3s-bake")
 @click.pass_context
 def cli(context: click.Context) -> None:
-    """Turn stock Raspbian images into K3s nodes, offline.
+    """Turn stock Raspbian images into K3s nodes, offline; powered on, they make a cluster by themselves.
 
     \b
     Examples:
       k3s-bake image --role master --cluster home
-      k3s-bake image --role worker --cluster home --dry-run
-      k3s-bake inspect home-worker.img
+      k3s-bake image --role worker --cluster home
+      k3s-bake boot home-master.img home-worker.img --until joined
+      k3s-bake nodes --watch
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
@@ -47,10 +48,11 @@ cli.add_command(inspect)
 cli.add_command(bases)
 cli.add_command(boot)
 
-# No image carries the first-boot agent and the join service yet, so nothing answers these: not shown.
-for _command in (nodes, cluster, kubeconfig, revoke, release):
-    _command.hidden = True
-    cli.add_command(_command)
+cli.add_command(nodes)
+cli.add_command(kubeconfig)
+cli.add_command(cluster)
+cli.add_command(revoke)
+cli.add_command(release)
 
 
 def main() -> None:

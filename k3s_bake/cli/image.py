@@ -55,8 +55,22 @@ _parts = _options(
     ),
 )
 _cluster = _options(
-    click.option("--server", help="URL of a master to join: https://10.0.0.2:6443"),
+    click.option("--server", help="URL of a master to join without being let in: https://10.0.0.2:6443"),
     click.option("--token-file", type=_FILE, help="File (0600) with the token to join with."),
+    click.option("--master", help="Address of a master to ask, where mDNS does not reach: 10.0.0.2"),
+    click.option(
+        "--join/--no-join", default=None, help="A further master: joins the others, starts no cluster."
+    ),
+    click.option(
+        "--credential/--no-credential",
+        default=True,
+        help="Put in what the node proves itself with, or leave it to the card writer.  [default: put in]",
+    ),
+    click.option(
+        "--agent/--no-agent",
+        default=None,
+        help="The first-boot agent, which finds the master.  [default: unless --server and --token-file]",
+    ),
     click.option("--datastore", type=click.Choice([store.value for store in Datastore]), help="Of a master."),
     click.option("--label", multiple=True, help="Node label, key=value. Repeat for more."),
     click.option("--taint", multiple=True, help="Node taint, key=value:Effect. Repeat for more."),
@@ -115,13 +129,14 @@ def image(
     Examples:
       k3s-bake image --role worker
       k3s-bake image --role master --cluster home --authorized-key ~/.ssh/id_ed25519.pub
+      k3s-bake image --role master --cluster home --join --output further.img
       k3s-bake image --role worker --base my.img --k3s ./k3s-armhf --airgap none --output w.img
       k3s-bake image --role worker --dry-run
       k3s-bake image --file cluster.toml --all
     """
     progress = Bars()
     web = Web(progress, mirror=mirror, offline=offline)
-    wished = _wish(given)
+    wished = _wish(given, dry_run)
     if not dry_run:  # downloads are long: what can be refused is refused before them
         for output in wished.nodes:
             recipe.check_output(output, Path(wished.base), force=wished.force)
@@ -141,11 +156,12 @@ def image(
         click.echo(json.dumps(made if given["every"] else made[0], indent=2))
 
 
-def _wish(given: dict[str, Any]) -> wish.Wish:
+def _wish(given: dict[str, Any], dry_run: bool) -> wish.Wish:
     file = cluster_file.load(given["file"]) if given["file"] else None
     nodes = _every_node(given, file) if given["every"] else _one_node(given, file)
     values = wish_values(given, file)
-    return wish.Wish(nodes, force=given["force"], engine=Engine(given["engine"]), **values)
+    how = {"force": given["force"], "engine": Engine(given["engine"]), "dry_run": dry_run}
+    return wish.Wish(nodes, first_boot=given["agent"], credential=given["credential"], **how, **values)
 
 
 def _one_node(given: dict[str, Any], file: ClusterFile | None) -> dict[Path, dict[str, Any]]:

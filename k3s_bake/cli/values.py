@@ -24,7 +24,7 @@ engine_option = click.option(
     help="What opens the image; auto is guestfs where KVM works, else e2fs.",
 )
 
-_PLAIN = ("cluster", "name", "server", "network", "user", "timezone", "ssh")
+_PLAIN = ("cluster", "name", "server", "master", "join", "network", "user", "timezone", "ssh")
 _PARTS = ("base", "k3s", "k3s_version", "airgap")
 
 

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from raspbian import FULL, master, worker
 
 from bake import spec_json
+from bake.k3s_keys import AGENT_KEYS, SECRET_KEYS
 from bake.k3s_version import K3sVersion
-from bake.spec import AGENT_KEYS, SECRET_KEYS, Datastore, File, NodeSpec, Role
+from bake.spec import Datastore, File, NodeSpec, Role
 from firstboot.errors import UserError
 
 pytestmark = pytest.mark.unit
