@@ -1,5 +1,5 @@
-"""A baked master's and worker's first boots, side by side on one link: a real kernel and systemd, the images'
-own cmdline.txt, emulated."""
+"""A baked master and two workers, powered on at once on one link: a real kernel and systemd, the images' own
+cmdline.txt, emulated. Nobody types anything: they make a cluster."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -22,26 +22,38 @@ pytestmark = pytest.mark.boot
 Shell = Callable[[str], str]
 
 
+JOINED = r"k3s-bake: [a-z0-9-]+: joined\r"
+
+
 @pytest.fixture(scope="module")
 def lab(cli: Run, base: Path, k3s: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """Up and logged in, after the restart of the first boot: Raspbian's script makes the root larger then."""
+    """Joined, after the restart of the first boot: Raspbian's script makes the root larger then."""
     folder = tmp_path_factory.mktemp("boot")
     options = ["--cluster", "home", *k3s, "--airgap", "none", "--ssh"]
-    images = [
+    master, worker = (
         bake(cli, base, folder / f"{role}.img", "--role", role, *options).path
         for role in ("master", "worker")
-    ]
-    before = [sha256(image) for image in images]
-    with Lab(images, kernel(home(), Silent())) as lab:
+    )
+    before = [sha256(image) for image in (master, worker)]
+    with Lab([master, worker, worker], kernel(home(), Silent())) as lab:
         first = [machine.cmdline for machine in lab.machines.values()]
         assert all("init_resize" in words for words in first)
         lab.power_on()
         for machine in lab.machines.values():
             machine.until("Restarting system")
-            shell.log_in(machine, "pi", "raspberry")
-            assert "init_resize" not in machine.cmdline
+        joined(lab)
+        assert not any("init_resize" in machine.cmdline for machine in lab.machines.values())
         yield lab
-    assert [sha256(image) for image in images] == before
+    assert [sha256(image) for image in (master, worker)] == before
+
+
+def joined(lab: Lab) -> None:
+    """Every machine has said so, and somebody is logged in on each."""
+    for machine in lab.machines.values():
+        machine.until(JOINED)
+    for machine in lab.machines.values():
+        machine.type(b"\n")
+        shell.log_in(machine, "pi", "raspberry")
 
 
 @pytest.fixture(scope="module")
@@ -94,15 +106,79 @@ def test_the_router_gives_addresses_and_the_link_carries_packets(lab: Lab, on_ma
 
 
 def test_names_are_found_by_multicast(lab: Lab, on_master: Shell) -> None:
-    assert on_master("getent hosts home-worker.local").split()[0] == "10.9.0.11"
-    assert shell.run(lab.machine("worker"), "getent hosts home-master.local").split()[0] == "10.9.0.10"
+    worker = lab.machine("worker")
+    name = shell.run(worker, "hostname")
+    assert name.startswith("home-")
+    assert on_master(f"getent hosts {name}.local").split()[0] == "10.9.0.11"
+    assert shell.run(worker, "getent hosts home-master.local").split()[0] == "10.9.0.10"
 
 
-def test_k3s_runs_and_its_node_is_ready(on_master: Shell) -> None:
-    assert on_master("systemctl is-active k3s") == "active"
-    ready = "sudo kubectl get nodes -o json"
-    on_master(f"for _ in $(seq 60); do {ready} | grep -q '\"True\"' && break; sleep 1; done")
-    (node,) = json.loads(on_master(ready))["items"]
-    assert node["metadata"]["name"] == "home-master"
-    states = {condition["type"]: condition["status"] for condition in node["status"]["conditions"]}
-    assert states["Ready"] == "True"
+def ready(on_master: Shell) -> list[str]:
+    nodes = json.loads(on_master("sudo k3s kubectl get nodes -o json"))["items"]
+    return sorted(
+        node["metadata"]["name"]
+        for node in nodes
+        if any(one["type"] == "Ready" and one["status"] == "True" for one in node["status"]["conditions"])
+    )
+
+
+def names(lab: Lab) -> list[str]:
+    return sorted(shell.run(machine, "hostname") for machine in lab.machines.values())
+
+
+def test_they_are_one_cluster(lab: Lab, on_master: Shell) -> None:
+    assert len(set(names(lab))) == 3
+    assert ready(on_master) == names(lab)
+
+
+def test_a_worker_has_a_token_for_agents_alone(lab: Lab, on_master: Shell) -> None:
+    servers = on_master("sudo cut -d: -f4 /var/lib/rancher/k3s/server/token")
+    assert len(servers) > 8
+    token = shell.run(lab.machine("worker"), "sudo cat /etc/rancher/k3s/token")
+    assert token.startswith("K10")
+    assert "::server:" not in token
+    assert servers not in token
+
+
+def test_what_a_person_sees(lab: Lab, on_master: Shell) -> None:
+    told = on_master("cat /boot/k3s-bake-status.txt")
+    assert told.startswith("home-master, a master of the cluster home")
+    assert "phase          joined" in told
+    assert "k3s-bake: phase          joined" in on_master("cat /etc/issue")
+    worker = partial(shell.run, lab.machine("worker"))
+    assert "master         https://10.9.0.10:6443" in worker("cat /boot/k3s-bake-status.txt")
+    assert worker("ls /boot/k3s-bake") == "", "the credential is gone from the card's FAT"
+    assert worker("sudo stat -c %a:%U /etc/k3s-bake/join_key") == "600:root"
+
+
+_SECRETS = (
+    "sed s/.*:// /etc/rancher/k3s/token /etc/rancher/k3s/agent-token /etc/rancher/node/password "
+    "/var/lib/rancher/k3s/server/token; sed -n 2p /etc/k3s-bake/join_key /etc/k3s-bake/host_key"
+)
+_TOLD = (
+    "journalctl -o cat; cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ /etc/issue /boot/*.txt "
+    "/var/lib/k3s-bake/state.json /etc/k3s-bake/*.json /etc/avahi/services/*"
+)
+
+
+def test_no_secret_is_told_anywhere(lab: Lab, on_master: Shell) -> None:
+    """Each machine is asked to look for its own secrets: in logs, arguments, environments and reports."""
+    for machine in lab.machines.values():
+        run = partial(shell.run, machine)
+        run(f"sudo sh -c '({_SECRETS}) 2>/dev/null | grep . >/run/secrets'")
+        assert int(run("sudo grep -c . /run/secrets")) >= 3
+        run(f'sudo sh -c \'({_TOLD}) 2>/dev/null | tr "\\0" "\\n" >/run/told\'')
+        assert int(run("sudo grep -c k3s-bake /run/told")) > 10
+        assert run("sudo grep -c -F -f /run/secrets /run/told") == "0"
+        run("sudo rm /run/secrets /run/told")
+
+
+def test_after_a_reboot_of_all_of_them_they_are_joined_again(lab: Lab, on_master: Shell) -> None:
+    before = names(lab)
+    for machine in lab.machines.values():
+        machine.type(b"sudo reboot\n")
+    for machine in lab.machines.values():
+        machine.until("Restarting system")
+    joined(lab)
+    assert names(lab) == before
+    assert ready(on_master) == before

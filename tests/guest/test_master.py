@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from firstboot.contract import CREDENTIAL, Credential
 from guest.baked import UNITS, Baked, bake, check_common, sparse_airgap
 from guest.conftest import Run
 from guest.look import Image
@@ -45,13 +46,38 @@ def test_k3s(master: Baked) -> None:
     unit = master.image.text(f"{UNITS}/k3s.service")
     assert "\nType=notify\n" in unit
     assert "\nExecStart=/usr/local/bin/k3s server\n" in unit
-    started = f"{UNITS}/multi-user.target.wants/k3s.service"
-    assert master.image.link(started) == f"{UNITS}/k3s.service"
+    assert master.image.stat(f"{UNITS}/multi-user.target.wants/k3s.service") is None  # its agent starts it
     assert master.image.stat(f"{UNITS}/k3s-agent.service") is None
 
 
-def test_nothing_secret_nothing_private(master: Baked) -> None:
-    assert master.path.stat().st_mode & 0o777 == 0o644
+def test_the_join_service(master: Baked) -> None:
+    image = master.image
+    assert image.link(f"{UNITS}/multi-user.target.wants/k3s-bake.service") == f"{UNITS}/k3s-bake.service"
+    assert "\nForceCommand /usr/bin/python3 -I " in image.text("/etc/k3s-bake/sshd_config")
+    for path in ("/etc/passwd", "/etc/group", "/etc/shadow"):
+        assert "\nk3s-join:" in image.text(path)
+    assert image.stat("/etc/shadow") == ("regular", 0o640, 0, 42)
+    assert image.stat("/etc/k3s-bake/revoked_keys") == ("regular", 0o644, 0, 0)
+
+
+def test_the_credential_is_secret_so_the_image_is_private(master: Baked) -> None:
+    brought = Credential.from_bytes(master.image.boot(CREDENTIAL).encode())
+    assert brought
+    assert brought.host_key.startswith("-----BEGIN OPENSSH PRIVATE KEY-----")
+    assert master.path.stat().st_mode & 0o777 == 0o600
+    told = master.path.with_name(f"{master.path.name}.manifest.json").read_text()
+    told += master.done.out + master.done.err
+    for key in (brought.host_key, brought.join_key):
+        assert not any(line in told for line in key.splitlines() if len(line) > 40)
+    assert "$6$" not in told  # a password's hash, of /etc/shadow
+
+
+def test_nothing_secret_nothing_private(cli: Run, k3s: list[str], base: Path, tmp_path: Path) -> None:
+    options = ["--role", "master", "--engine", "e2fs", *k3s, "--airgap", "none", "--no-agent"]
+    plain = bake(cli, base, tmp_path / "m.img", *options)
+    assert plain.path.stat().st_mode & 0o777 == 0o644
+    assert plain.image.link(f"{UNITS}/multi-user.target.wants/k3s.service") == f"{UNITS}/k3s.service"
+    assert plain.image.stat(f"{UNITS}/k3s-bake.service") is None
 
 
 def test_the_base_is_no_node(base: Path, cli: Run) -> None:
