@@ -449,3 +449,21 @@ def test_any_data_is_a_cluster_or_a_list_of_mistakes(tmp_path: Path, data: dict[
 def test_a_path_may_start_at_home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(os.environ, "HOME", str(folder))
     assert loaded(folder, "[cluster]\nauthorized_keys = ['~/id.pub']").authorized_keys == (f"{KEY}-2",)
+
+
+def test_of_several_masters_one_starts_the_cluster(tmp_path: Path) -> None:
+    masters = [{"role": "master", "name": f"m{number}"} for number in (1, 2, 3)]
+    data = {"cluster": {"datastore": "etcd", "master": "10.0.0.2"}, "node": masters}
+    with pytest.raises(ClusterFileError) as caught:
+        parse(data, tmp_path / "cluster.toml")
+    assert caught.value.problems == ("node: of 3 masters all but one need: join = true",)
+    for node in masters[1:]:
+        node["join"] = True  # type: ignore[assignment]
+    found = parse(data, tmp_path / "cluster.toml")
+    assert [node.join for node in found.nodes] == [None, True, True]
+    assert found.master == "10.0.0.2"
+    masters[1]["join"] = "yes"
+    data["cluster"] = {"datastore": "etcd", "master": "pi.local"}
+    with pytest.raises(ClusterFileError) as caught:
+        parse(data, tmp_path / "cluster.toml")
+    assert len(caught.value.problems) >= 2
