@@ -7,6 +7,7 @@ Runs on the node: Python 3.7, standard library only.
 import random
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
 
@@ -29,10 +30,7 @@ from firstboot.watcher import Watcher
 
 AVAHI = "/etc/avahi/services/k3s-bake.service"
 
-ROUND = 4.0
-"""Seconds of a round of listening: fresh short ones find what one long one misses where packets get lost."""
-
-_HURRIED, _CALM = 1.0, 30.0
+_HURRIED, _CALM = 0.5, 30.0
 """Seconds between looks at a node that starts, and at one that has joined."""
 
 _KEPT = 20.0
@@ -52,6 +50,7 @@ class Agent:
         self._began = time.monotonic()
         self._announcer = mdns.Announcer()
         self._said: Optional[Announcement] = None
+        self._listened = 0.0
         self._heard: Dict[str, Tuple[Announcement, float]] = {}
         self._trust = Trust(config.cluster, JOIN_KEY, JOIN_CERTIFICATE, KNOWN_HOSTS)
 
@@ -115,10 +114,10 @@ class Agent:
             if isinstance(step, Ask):
                 if self._memory.phase in ("clock", "searching"):
                     self._tell("asking")
-                tries[step.address] = self._asked(step, tries.get(step.address))
+                tries.update(self._asked(step, tries))
             else:
                 self._tell(step.phase, step.reason)
-                self._listen(view)
+                self._listen(view, step.seconds)
 
     def _let_in(self, step: Start) -> None:
         grant = step.grant
@@ -140,31 +139,39 @@ class Agent:
         now = time.monotonic()
         network = bool(mdns.lan_addresses())
         heard = [one for one, when in self._heard.values() if when > now - _KEPT]
-        return View(now, self._config, self._memory, self._board.serial, network, heard, tries)
+        return View(
+            now, self._config, self._memory, self._board.serial, network, heard, tries, self._listened
+        )
 
-    def _listen(self, view: View) -> None:
+    def _listen(self, view: View, seconds: float) -> None:
         """A round, which a master ends that can be asked now."""
 
         def enough(heard: List[Announcement]) -> bool:
             now = replace(view, heard=heard, now=time.monotonic())
             return bool(join.due_of(now, join.candidates(now)))
 
-        end = time.monotonic() + ROUND
-        heard = mdns.browse(ROUND, enough=enough)
+        begun = time.monotonic()
+        heard = mdns.browse(seconds, enough=enough)
         now = time.monotonic()
         self._heard = {key: kept for key, kept in self._heard.items() if kept[1] > now - _KEPT}
         self._heard.update({one.addr: (one, now) for one in heard})
         self._announcer.check()
         if not enough(heard):
-            time.sleep(max(0.0, end - time.monotonic()))
+            time.sleep(max(0.0, begun + seconds - time.monotonic()))
+        self._listened += time.monotonic() - begun
 
-    def _asked(self, step: Ask, last: Optional[Try]) -> Try:
-        try:
-            grant = self._hand_out(step.address)
-        except NotAnswered as failure:
-            chance = random.random()  # noqa: S311 (no secret)
-            return join.failed(last, step.said, failure.reason, time.monotonic(), chance)
-        return join.granted(step.said, grant, time.monotonic())
+    def _asked(self, step: Ask, tries: Mapping[str, Try]) -> Dict[str, Try]:
+        def one(address: str) -> Try:
+            said = step.masters[address]
+            try:
+                grant = self._hand_out(address)
+            except NotAnswered as failure:
+                chance = random.random()  # noqa: S311 (no secret)
+                return join.failed(tries.get(address), said, failure.reason, time.monotonic(), chance)
+            return join.granted(said, grant, time.monotonic())
+
+        with ThreadPoolExecutor(len(step.masters)) as pool:
+            return dict(zip(step.masters, pool.map(one, step.masters)))
 
     def _hand_out(self, address: str) -> Grant:
         return token.grant_of(self._ask(address, "hand-out", {**self._me(), "role": self._config.role}))
@@ -178,7 +185,7 @@ class Agent:
     def _masters(self) -> Iterator[str]:
         """Addresses of the cluster's masters that are heard now."""
         self._announcer.check()
-        heard = mdns.browse(ROUND, enough=lambda heard: any(map(self._is_master, heard)))
+        heard = mdns.browse(join.ROUND, enough=lambda heard: any(map(self._is_master, heard)))
         yield from (one.addr for one in heard if self._is_master(one))
         if self._config.master:
             yield self._config.master

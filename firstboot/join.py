@@ -9,8 +9,21 @@ from typing import Dict, List, Mapping, Optional, Sequence, Tuple, Union
 from firstboot.contract import Announcement, NodeConfig
 from firstboot.token import Grant
 
+ROUND = 4.0
+"""Seconds of a round of listening: fresh short ones find what one long one misses where packets get lost."""
+
 FIRST, LONGEST = 2.0, 60.0
 """Seconds between two questions to one master: at first, doubled with each failure, and at most."""
+
+LISTENED = 3.0
+"""Seconds that a node has listened for before it uses its first grant: a second cluster of the same name
+would have been heard."""
+
+SETTLED = 15.0
+"""Seconds after a grant until nobody else is asked: strangers without number hold up nobody."""
+
+AT_ONCE = 8
+"""Masters to ask."""
 
 KEPT = 60.0
 """Seconds for which a grant that could not be used yet is as good as new."""
@@ -81,6 +94,8 @@ class View:
     heard: Sequence[Announcement] = ()
     tries: Mapping[str, Try] = field(default_factory=dict)
     """By the masters' addresses."""
+    listened: float = LISTENED
+    """Seconds until now."""
 
 
 @dataclass(frozen=True)
@@ -89,12 +104,15 @@ class Listen:
 
     phase: str
     reason: str
+    seconds: float = ROUND
 
 
 @dataclass(frozen=True)
 class Ask:
-    address: str
-    said: str
+    """All of them at once: one who never answers holds up nobody."""
+
+    masters: Mapping[str, str]
+    """Addresses, each with what is announced there."""
 
 
 @dataclass(frozen=True)
@@ -107,15 +125,19 @@ Step = Union[Listen, Ask, Start]
 
 
 def next_step(view: View) -> Step:
-    """Whoever is due is asked before anything is begun: of two clusters, neither is joined by chance."""
+    """Whoever was not asked yet is asked first: of two clusters, neither is joined by chance."""
     found = candidates(view)
+    tries = {address: view.tries[address] for address in found if address in view.tries}
+    chosen = _chosen({key: last.grant for key, last in tries.items() if last.grant}, view.memory.ca)
     due = due_of(view, found)
-    if due:
-        return Ask(due[0], found[due[0]])
-    grants = {address: view.tries[address].grant for address in found if address in view.tries}
-    chosen = _chosen({address: grant for address, grant in grants.items() if grant}, view.memory.ca)
     if isinstance(chosen, Start):
-        return chosen
+        waited = view.now - tries[chosen.address].asked
+        due = [address for address in due if address not in tries] if waited < SETTLED else []
+    if due:
+        return Ask({address: found[address] for address in due[:AT_ONCE]})
+    if isinstance(chosen, Start):
+        left = LISTENED - view.listened
+        return chosen if left <= 0 or view.memory.ca else Listen("asking", "", max(left, 0.5))
     return Listen(*_standing(view, found, chosen))
 
 

@@ -10,7 +10,8 @@ import signal
 import subprocess
 import tempfile
 import time
-from typing import IO, Sequence, Tuple
+from types import TracebackType
+from typing import IO, List, Optional, Sequence, Tuple, Type
 
 FAILED = 255
 """The exit code of ssh's own failures, and of a program that was not there, or was killed for its conduct."""
@@ -25,48 +26,106 @@ _ENVIRONMENT = {
 }
 
 
-def run(
-    command: Sequence[str], stdin: bytes = b"", most: int = 1 << 20, limit: float = 60.0
-) -> Tuple[int, bytes, str]:
-    """Exit code, standard output and standard error.
+Result = Tuple[int, bytes, str]
+"""Exit code, standard output and standard error."""
 
-    Killed, with its children, where it says more than ``most`` bytes or takes more than ``limit`` seconds.
+
+def run(
+    command: Sequence[str],
+    stdin: bytes = b"",
+    most: int = 1 << 20,
+    limit: float = 60.0,
+    again: Sequence[float] = (),
+) -> Result:
+    """Killed, with its children, where it says more than ``most`` bytes or takes more than ``limit`` seconds.
+
+    One that has not ended after the seconds of ``again`` is started once more beside it, for what may be done
+    twice: where a network loses most packets, one of several gets through. The first to succeed counts.
     No secret may be in ``command``: anyone on the machine can read it.
     """
-    end = time.monotonic() + limit
-    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as complaint:
-        given.write(stdin)
-        given.seek(0)
-        try:
-            process = subprocess.Popen(
-                command,
-                stdin=given,
-                stdout=subprocess.PIPE,
-                stderr=complaint,
-                env=_ENVIRONMENT,
-                start_new_session=True,
-            )
-        except OSError as error:
-            return FAILED, b"", f"{command[0]}: {error.strerror}"
-        with process:
-            try:
-                code, said = _listen(process, most, end)
-            finally:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-        complaint.seek(max(0, complaint.seek(0, os.SEEK_END) - _MAX_COMPLAINT))
-        return code, said, complaint.read().decode("utf-8", "replace")
-
-
-def _listen(process: "subprocess.Popen[bytes]", most: int, end: float) -> Tuple[int, bytes]:
-    said = b""
-    stream: IO[bytes] = process.stdout  # type: ignore[assignment]
-    while len(said) <= most and select.select([stream], [], [], max(0.0, end - time.monotonic()))[0]:
-        piece = os.read(stream.fileno(), 65536)
-        if not piece:
-            try:
-                return process.wait(max(0.0, end - time.monotonic())), said
-            except subprocess.TimeoutExpired:
+    begun = time.monotonic()
+    starts = [0.0, *again]
+    running: List[_Program] = []
+    result: Result = (FAILED, b"", "")
+    with contextlib.ExitStack() as stack:
+        while running or len(starts) > len(again):
+            passed = time.monotonic() - begun
+            if starts and passed >= starts[0]:
+                del starts[0]
+                try:
+                    running.append(stack.enter_context(_Program(command, stdin)))
+                except OSError as error:
+                    return FAILED, b"", f"{command[0]}: {error.strerror}"
+            seconds = min([limit, *starts[:1]]) - passed
+            ready = select.select(running, [], [], max(0.0, seconds))[0]
+            if not ready and passed >= limit:
                 break
-        said += piece
-    return FAILED, b""
+            for program in ready:
+                if program.listen(most, begun + limit):
+                    running.remove(program)
+                    result = program.result
+                    if result[0] != FAILED:
+                        return result
+    return result
+
+
+class _Program:
+    """Killed at the end of its ``with`` block."""
+
+    def __init__(self, command: Sequence[str], stdin: bytes) -> None:
+        self._complaint = tempfile.TemporaryFile()  # noqa: SIM115 (closed in __exit__)
+        self._said = b""
+        self._code = FAILED
+        with tempfile.TemporaryFile() as given:
+            given.write(stdin)
+            given.seek(0)
+            try:
+                self._process = subprocess.Popen(
+                    command,
+                    stdin=given,
+                    stdout=subprocess.PIPE,
+                    stderr=self._complaint,
+                    env=_ENVIRONMENT,
+                    start_new_session=True,
+                )
+            except OSError:
+                self._complaint.close()
+                raise
+        self._stream: IO[bytes] = self._process.stdout  # type: ignore[assignment]
+
+    def __enter__(self) -> "_Program":
+        return self
+
+    def __exit__(
+        self,
+        kind: Optional[Type[BaseException]],
+        error: Optional[BaseException],
+        trace: Optional[TracebackType],
+    ) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._complaint.close()
+        self._process.__exit__(kind, error, trace)
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    def listen(self, most: int, end: float) -> bool:
+        """Whether it has ended, or has said too much."""
+        piece = os.read(self.fileno(), 65536)
+        self._said += piece
+        if len(self._said) > most:
+            self._said = b""
+            return True
+        if piece:
+            return False
+        try:
+            self._code = self._process.wait(max(0.0, end - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            self._said = b""
+        return True
+
+    @property
+    def result(self) -> Result:
+        self._complaint.seek(max(0, self._complaint.seek(0, os.SEEK_END) - _MAX_COMPLAINT))
+        return self._code, self._said, self._complaint.read().decode("utf-8", "replace")

@@ -15,8 +15,8 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 from firstboot import certificate
 from firstboot.contract import HELPER_SOCKET, MAX_ANSWER, is_address
 
-_HEARD = 10.0
-"""Seconds for a request to come in."""
+_HEARD = 30.0
+"""Seconds for a request to come in, over a link that loses most packets, too."""
 
 _ANSWERED = 60.0
 

@@ -12,6 +12,10 @@ from firstboot.contract import JOIN_PORT, JOIN_USER, MAX_ANSWER, REASONS, host_a
 from firstboot.errors import WorkFailed
 from firstboot.programs import FAILED, run
 
+_AGAIN = (5.0, 10.0)
+"""Seconds after which a question without an answer is asked beside it once more: a connection that has lost
+some packets in a row waits long, by TCP's rules, where another one gets through."""
+
 _TOKEN = re.compile(r"K10[0-9a-f]{64}::[!-~]{1,256}")  # a token without K10 is not checked against the CA
 
 
@@ -60,7 +64,7 @@ def ask(
     Nothing is sent before the master has proved itself by a certificate of the cluster's authority.
     """
     code, answer, complaint = run(
-        _command(address, verb, trust), json.dumps(request).encode(), MAX_ANSWER, limit
+        _command(address, verb, trust), json.dumps(request).encode(), MAX_ANSWER, limit, _AGAIN
     )
     if code == FAILED or (code != 0 and not answer):  # ssh's own; others are the service's
         raise NotAnswered(reason_of(complaint))
@@ -115,7 +119,7 @@ def _command(address: str, verb: str, trust: Trust) -> List[str]:
         "CheckHostIP": "no",
         "UpdateHostKeys": "no",
         "ForwardAgent": "no",
-        "ConnectTimeout": "10",
+        "ConnectTimeout": "15",
         "ServerAliveInterval": "5",
         "ServerAliveCountMax": "2",
         "LogLevel": "ERROR",

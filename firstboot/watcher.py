@@ -48,6 +48,7 @@ class Watcher:
         """When the node was last Ready, or started."""
         self._granted = now()
         self._asked = float("-inf")
+        self._ran = False
         self._ready: Optional[bool] = False
         self._reason = ""
         self._rejected: Optional[float] = None
@@ -58,6 +59,7 @@ class Watcher:
         if self._is_due(running):
             self._ready, self._reason = self._state()
             self._asked = self._now()
+        self._ran = running
         if self._ready:
             self._well, self._rejected = self._now(), None
         else:
@@ -67,6 +69,8 @@ class Watcher:
 
     def _is_due(self, running: bool) -> bool:
         since = self._now() - self._asked
+        if running and not self._ran:  # K3s has just come up
+            return True
         if not self._ready:
             return since >= min(_ASK_MOST, 1.0 + (self._now() - self._well) / 10)
         return since >= TOLD_AT_LEAST or not running or not self._is_in_reach()

@@ -26,8 +26,15 @@ def revoke(card: str, cluster: str | None, master: str | None) -> None:
       k3s-bake revoke golden/worker --cluster home
     """
     opened = operator_options.found(cluster)
-    opened.revoke([card])
     console = report.console()
+    if card not in {one.name for one in opened.issued()}:
+        console.print(
+            report.shown(
+                f"no certificate was made for {card} here: where its card carries the golden one, "
+                "revoke golden/worker shuts out all that do"
+            )
+        )
+    opened.revoke([card])
     try:
         took = masters.deliver(opened, master)
     except WorkFailed as failed:

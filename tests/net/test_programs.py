@@ -2,6 +2,7 @@
 
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -38,3 +39,18 @@ def test_one_that_is_not_there() -> None:
 def test_nothing_of_our_environment_is_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("K3S_TOKEN", "s3cret")
     assert b"s3cret" not in run(_python("import os; print(os.environ)"))[1]
+
+
+def test_one_that_does_not_end_is_started_once_more_beside_it(tmp_path: Path) -> None:
+    text = (
+        "import os, sys, time\n"
+        f"try: os.mkdir({str(tmp_path / 'first')!r}); time.sleep(60)\n"
+        "except FileExistsError: print(sys.stdin.read())"
+    )
+    assert run(_python(text), b"whole", limit=50, again=(0.5, 40)) == (0, b"whole\n", "")
+
+
+def test_of_several_a_failure_counts_when_none_is_left() -> None:
+    text = "import sys, time; time.sleep(1); sys.stderr.write('why'); sys.exit(255)"
+    assert run(_python(text), limit=50, again=(0.2, 0.4)) == (FAILED, b"", "why")
+    assert run(_python("import sys; sys.exit(255)"), limit=50, again=(40,))[0] == FAILED

@@ -1,5 +1,7 @@
 """A master's answer is checked before anything is made of it; ssh's words become reasons."""
 
+from __future__ import annotations
+
 import json
 from typing import Any
 
@@ -27,7 +29,7 @@ def test_an_answer_is_a_grant() -> None:
     grant = grant_of(ANSWER)
     assert (grant.server, grant.ca, grant.time) == ("https://10.0.0.2:6443", CA, 1_700_000_000)
     assert "s3cret" not in repr(grant)
-    assert isinstance(grant_of(ANSWER | {"server": "https://[2001:db8::2]:6443"}), Grant)
+    assert isinstance(grant_of({**ANSWER, "server": "https://[2001:db8::2]:6443"}), Grant)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +53,7 @@ def test_an_answer_is_a_grant() -> None:
 )
 def test_what_no_master_of_ours_says_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(NotAnswered) as caught:
-        grant_of(ANSWER | wrong)
+        grant_of({**ANSWER, **wrong})
     assert caught.value.reason == "bad-answer"
     assert "s3cret" not in str(caught.value)
 

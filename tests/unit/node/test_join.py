@@ -51,13 +51,14 @@ def test_whoever_is_heard_is_asked_before_those_known_by_address() -> None:
     config = replace(CONFIG, master="10.0.0.9")
     found = join.candidates(view(heard=[MASTER], config=config, memory=Memory(address="10.0.0.8")))
     assert list(found) == ["10.0.0.2", "10.0.0.9", "10.0.0.8"]
-    assert join.next_step(view(heard=[MASTER], config=config)) == Ask("10.0.0.2", "joined 7")
-    assert join.next_step(view(config=config)) == Ask("10.0.0.9", "")
+    both = {"10.0.0.2": "joined 7", "10.0.0.9": ""}
+    assert join.next_step(view(heard=[MASTER], config=config)) == Ask(both)
+    assert join.next_step(view(config=config)) == Ask({"10.0.0.9": ""})
 
 
 def test_all_are_asked_before_one_is_joined() -> None:
     tries = {"10.0.0.2": join.granted("joined 7", grant(), 1000.0)}
-    assert join.next_step(view(heard=[MASTER, OTHER], tries=tries)) == Ask("10.0.0.3", "joined 7")
+    assert join.next_step(view(heard=[MASTER, OTHER], tries=tries)) == Ask({"10.0.0.3": "joined 7"})
     assert join.next_step(view(heard=[MASTER], tries=tries)) == Start("10.0.0.2", grant())
 
 
@@ -80,6 +81,25 @@ def test_masters_of_one_cluster_and_of_two() -> None:
     assert join.next_step(both) == Listen("blocked", "two-clusters")
     # One of them is turned off: it heals.
     assert join.next_step(replace(both, heard=[MASTER])) == Start("10.0.0.2", grant("a"))
+
+
+def test_a_second_cluster_has_time_to_be_heard() -> None:
+    early = view(heard=[MASTER], tries={"10.0.0.2": join.granted("joined 7", grant(), 1000.0)}, listened=1.0)
+    assert join.next_step(early) == Listen("asking", "", join.LISTENED - 1.0)
+    assert isinstance(join.next_step(replace(early, memory=Memory(ca="a" * 64))), Start)
+
+
+def test_strangers_hold_up_nobody_who_has_a_grant() -> None:
+    tries = {"10.0.0.2": join.granted("joined 7", grant(), 1000.0)}
+    strangers = [replace(OTHER, addr=f"10.0.1.{number}") for number in range(20)]
+    first = join.next_step(view(heard=[MASTER, *strangers], tries=tries))
+    assert isinstance(first, Ask)
+    assert len(first.masters) == join.AT_ONCE
+    asked = {one.addr: join.failed(None, "joined 7", "unreachable", 900.0, 0.0) for one in strangers}
+    step = join.next_step(view(heard=[MASTER, *strangers], tries={**asked, **tries}))
+    assert step == Start("10.0.0.2", grant())  # though each of them is due again
+    late = view(now=1000.0 + join.SETTLED, heard=[MASTER, *strangers], tries=tries)
+    assert join.next_step(late) == Start("10.0.0.2", grant())
 
 
 def test_a_cluster_is_never_changed() -> None:
@@ -145,7 +165,8 @@ def test_a_worker_that_is_on_for_an_hour_before_its_master() -> None:
             step = join.next_step(view(now=now, config=config, tries=tries))
             if isinstance(step, Ask):
                 asked.append(now)
-                tries[step.address] = join.failed(tries.get(step.address), "", "unreachable", now, 1.0)
+                for address in step.masters:
+                    tries[address] = join.failed(tries.get(address), "", "unreachable", now, 1.0)
             else:
                 assert isinstance(step, Listen)
                 now += 4
@@ -185,8 +206,10 @@ def test_whatever_is_heard_the_step_is_sound(
     if isinstance(step, Start):
         assert tries[step.address].grant == step.grant
         assert not ca or step.grant.ca == ca
-    if isinstance(step, (Ask, Start)):
         assert step.address in ours
+    elif isinstance(step, Ask):
+        assert 0 < len(step.masters) <= join.AT_ONCE
+        assert ours.issuperset(step.masters)
     else:
         assert step.reason in ("", *REASONS)
         assert step.phase in ("searching", "asking", "blocked")

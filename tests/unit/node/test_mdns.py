@@ -1,5 +1,7 @@
 """What is announced and heard by mDNS, without a network: the wire format, and what is made of it."""
 
+from __future__ import annotations
+
 import json
 from ipaddress import IPv4Interface
 from pathlib import Path
@@ -70,7 +72,8 @@ def test_garbage_is_no_announcement_and_no_error(data: bytes) -> None:
 @given(st.sampled_from(sorted(TXT_SIZES)), st.text(min_size=1, max_size=60))
 def test_what_is_heard_holds_only_what_can_be_shown(key: str, value: str) -> None:
     data = wire(MASTER, **{key: value})
-    if (found := heard(data)) is not None:
+    found = heard(data)
+    if found is not None:
         assert all(text.isprintable() and len(text) <= 64 for text in found.to_txt().values())
 
 

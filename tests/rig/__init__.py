@@ -1,0 +1,1 @@
+"""A network of hosts with a real systemd, made of namespaces. See hosts.py."""

@@ -1,0 +1,70 @@
+"""Whether a secret of a host was to be seen: in any command line or environment, a journal, a console."""
+
+import contextlib
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+
+from rig.hosts import Host
+from rig.lan import Lan
+
+_FILES = (
+    "/etc/rancher/k3s/token",
+    "/etc/rancher/k3s/agent-token",
+    "/etc/rancher/node/password",
+    "/var/lib/rancher/k3s/server/token",
+    "/etc/k3s-bake/join_key",
+    "/etc/k3s-bake/host_key",
+)
+_SHORT = 24
+"""Characters: shorter lines of these files are no secret."""
+
+
+class Watch:
+    """Looks at every process of this machine, many times a second."""
+
+    def __init__(self, lan: Lan) -> None:
+        self._lan = lan
+        self._seen: set[bytes] = set()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> "Watch":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        known: dict[str, float] = {}
+        while not self._ended.wait(0.05):
+            for folder in Path("/proc").glob("[1-9]*"):
+                with contextlib.suppress(OSError):
+                    born = folder.stat().st_ctime
+                    if known.get(folder.name) != born:
+                        self._seen.add((folder / "cmdline").read_bytes())
+                        self._seen.add((folder / "environ").read_bytes())
+                        known[folder.name] = born
+
+    def check(self, hosts: list[Host]) -> None:
+        secrets = {line for host in hosts if host.is_on for line in secrets_of(host)}
+        time.sleep(0.2)
+        told = b"\0".join(self._seen)
+        for host in hosts:
+            told += host.log.read_bytes()
+            if host.is_on:
+                told += host.run("journalctl --no-pager; cat /boot/k3s-bake-status.txt /etc/issue").encode()
+        assert b"k3s-bake" in told
+        shown = [secret for secret in secrets if secret.encode() in told]
+        assert not shown, f"{len(shown)} secrets were seen"
+
+
+def secrets_of(host: Host) -> set[str]:
+    lines = [line for path in _FILES for line in host.text(path).splitlines()]
+    found = {line.strip() for line in lines if len(line) >= _SHORT and not line.startswith("-----")}
+    return found | {line.rpartition("::")[2] for line in found if "::" in line}
