@@ -6,14 +6,15 @@ GUESTFS := python3-guestfs libguestfs-tools supermin qemu-utils \
 	$(if $(wildcard /boot/vmlinuz*),,linux-image-$(shell dpkg --print-architecture))
 PACKAGES := $(if $(filter e2fs,$(ENGINE)),,$(GUESTFS)) \
 	arch-test bmap-tools cpio debian-archive-keyring kmod mmdebstrap qemu-system-arm qemu-user-static uidmap \
-	dosfstools e2fsprogs fakeroot fdisk iproute2 mtools openssh-client openssl python3-venv util-linux xz-utils zstd
+	dosfstools e2fsprogs fakeroot fdisk iproute2 mtools openssh-client openssl python3-venv util-linux xz-utils zstd \
+	nftables systemd-container
 # An ordinary user's PATH on Debian lacks the folders of mkfs and its like.
 export PATH := $(PATH):/usr/sbin:/sbin
 comma := ,
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=http_proxy$(comma)https_proxy$(comma)no_proxy)
 BIN := .venv/bin
 
-.PHONY: help setup packages demo test lint bench
+.PHONY: help setup packages demo test lint bench bench-join
 
 help:
 	@echo 'make setup   install what is missing (apt, .venv); ENGINE=e2fs goes without libguestfs'
@@ -22,6 +23,7 @@ help:
 	@echo "make test    run the tests; ARGS='-k name' is passed to pytest"
 	@echo 'make lint    ruff and mypy'
 	@echo 'make bench   compare with virt-customize and with copying; ARGS=--quick with copying alone'
+	@echo 'make bench-join   how soon workers join, on hosts in namespaces; as root'
 
 setup: packages .venv/ready
 
@@ -59,3 +61,6 @@ lint: setup
 
 bench: setup
 	$(BIN)/python -m bench.bake $(ARGS)
+
+bench-join: setup
+	$(BIN)/python -m bench.join $(ARGS)

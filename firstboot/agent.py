@@ -33,8 +33,9 @@ AVAHI = "/etc/avahi/services/k3s-bake.service"
 _HURRIED, _CALM = 0.5, 30.0
 """Seconds between looks at a node that starts, and at one that has joined."""
 
-_KEPT = 20.0
-"""Seconds for which what was heard holds: where packets get lost, not each round hears everybody."""
+_KEPT = 40.0
+"""Seconds for which what was heard holds: where packets get lost, not each round hears everybody; and it
+outlasts a question that nobody answers."""
 
 _LIMIT = 60.0
 """Seconds for an answer: a hundred may ask at once, and a Pi takes half a second for each."""
@@ -263,6 +264,8 @@ class Agent:
         """Through avahi where it runs: two who answer on one port disturb each other."""
         if mdns.avahi_runs():
             self._announcer.stop()
+            while int(time.time() - 0.05) <= self._node.changed(AVAHI):
+                time.sleep(0.05)  # avahi takes a file for unchanged that is of the same second
             self._node.write([Write(AVAHI, mdns.avahi_service(said))])
         else:
             self._announcer.say(said)

@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import socket
+import time
 from pathlib import Path
 from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
@@ -54,6 +55,14 @@ class Node:
                 return stream.read(1 << 20)
         except OSError:
             return ""
+
+    def changed(self, path: str) -> int:
+        """When, in seconds since 1970; 0 where the file is not there, or lies in the future."""
+        try:
+            moment = int(self._at(path).stat().st_mtime)
+        except OSError:
+            return 0
+        return moment if moment <= time.time() else 0
 
     def write(self, edits: Sequence[Edit]) -> None:
         """UserError or WorkFailed where it cannot be done; each is whole or not there."""
