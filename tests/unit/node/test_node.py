@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -209,3 +210,14 @@ def test_names() -> None:
     assert board.name_of(NodeConfig("home", "worker", name="pi-1"), "pi-7", serial) == "pi-1"
     assert board.name_of(NodeConfig("home", "master", joins=False), "", serial) == "home-master"
     assert board.name_of(NodeConfig("home", "master"), "", serial) == "home-b2c3d4"
+
+
+def test_when_a_file_has_changed(tmp_path: Path) -> None:
+    node = Node(str(tmp_path))
+    file = tmp_path / "file"
+    assert node.changed("/file") == 0
+    file.write_text("")
+    os.utime(file, (5, 1_600_000_000.7))
+    assert node.changed("/file") == 1_600_000_000
+    os.utime(file, (5, 1 << 33))  # by a clock that was ahead: nobody waits until then
+    assert node.changed("/file") == 0
