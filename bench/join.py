@@ -24,11 +24,13 @@ from rig.hosts import Host, wait  # noqa: E402
 from rig.lan import Lan, children  # noqa: E402
 
 from bench.bake import CLI, Goal, output  # noqa: E402
+from firstboot import join  # noqa: E402
 
 _MANY = 100
 _LOSS = 60
 """Percent of what comes in at a worker."""
-_ANSWERING = ("sshd", "pyz serve", "pyz helper")
+_STARTS = 10
+"""Seconds that K3s takes to start: some, for a master is heard long before its K3s is up."""
 _TICKS = os.sysconf("SC_CLK_TCK")
 _K3S = ["--k3s", str(ROOT / "tests/fakes/k3s"), "--k3s-version", "v1.34.9+k3s1", "--airgap", "none"]
 
@@ -57,7 +59,9 @@ class Bench:
         with unset("K3S_BAKE_HOME"):
             base = output(sys.executable, str(ROOT / "images/sample/build.py"), "--arch", arch).strip()
         image = self.work / f"{arch}-{role}.img"
-        words = ["--base", base, "--role", role, "--cluster", "home", *_K3S, "--output", str(image)]
+        cluster = self.work / "cluster.toml"
+        cluster.write_text(f'[cluster]\nname = "home"\n[k3s.env]\nK3S_STAND_IN_STARTS = "{_STARTS}"\n')
+        words = ["--base", base, "--role", role, "--file", str(cluster), *_K3S, "--output", str(image)]
         output(CLI, "image", *words)
         return image
 
@@ -93,6 +97,7 @@ class Bench:
             for worker in workers:
                 worker.until("searching", "no-master")
                 worker.lose(loss)
+            time.sleep(2 * join.ROUND)  # they have been on for a while
             master = self.host(lan, 10, "master")
             for worker in workers:
                 worker.until("starting", seconds=600)

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
 
-from firstboot import board, clock, join, kubernetes, mdns, status, token
+from firstboot import avahi, board, clock, join, kubernetes, mdns, status, token
 from firstboot.contract import (
     CONFIG,
     JOIN_CERTIFICATE,
@@ -27,8 +27,6 @@ from firstboot.join import Ask, Memory, Start, Try, View
 from firstboot.node import Node, answers
 from firstboot.token import Grant, NotAnswered, Trust
 from firstboot.watcher import Watcher
-
-AVAHI = "/etc/avahi/services/k3s-bake.service"
 
 _HURRIED, _CALM = 0.5, 30.0
 """Seconds between looks at a node that starts, and at one that has joined."""
@@ -115,6 +113,7 @@ class Agent:
             if isinstance(step, Ask):
                 if self._memory.phase in ("clock", "searching"):
                     self._tell("asking")
+                time.sleep(join.stagger(view, random.random()))  # noqa: S311 (no secret)
                 tries.update(self._asked(step, tries))
             else:
                 self._tell(step.phase, step.reason)
@@ -163,12 +162,12 @@ class Agent:
 
     def _asked(self, step: Ask, tries: Mapping[str, Try]) -> Dict[str, Try]:
         def one(address: str) -> Try:
-            said = step.masters[address]
+            said, begun = step.masters[address], time.monotonic()
             try:
                 grant = self._hand_out(address)
             except NotAnswered as failure:
-                chance = random.random()  # noqa: S311 (no secret)
-                return join.failed(tries.get(address), said, failure.reason, time.monotonic(), chance)
+                now, chance = time.monotonic(), random.random()  # noqa: S311 (no secret)
+                return join.failed(tries.get(address), said, failure.reason, now, chance, now - begun)
             return join.granted(said, grant, time.monotonic())
 
         with ThreadPoolExecutor(len(step.masters)) as pool:
@@ -261,20 +260,24 @@ class Agent:
         )
 
     def _announce(self, said: Announcement) -> None:
-        """Through avahi where it runs: two who answer on one port disturb each other."""
-        if mdns.avahi_runs():
-            self._announcer.stop()
-            while int(time.time() - 0.05) <= self._node.changed(AVAHI):
-                time.sleep(0.05)  # avahi takes a file for unchanged that is of the same second
-            self._node.write([Write(AVAHI, mdns.avahi_service(said))])
-        else:
+        if not avahi.runs():
             self._announcer.say(said)
+            return
+        self._announcer.stop()
+        if said.phase in avahi.PASSING and not said.reason:
+            return
+        while int(time.time() - 0.05) <= self._node.changed(avahi.FILE):
+            time.sleep(0.05)  # avahi takes a file for unchanged that is of the same second
+        self._node.write([Write(avahi.FILE, avahi.service(said))])
 
     def _set_clock(self, moment: int) -> None:
         try:
             clock.set_clock(moment)
         except OSError as error:  # a container may not
             _print(f"the clock cannot be set: {error.strerror}")
+            return
+        if self._node.text(clock.KEPT):  # fake-hwclock itself never goes back, and the power may be cut
+            self._node.write([Write(clock.KEPT, clock.kept(moment))])
 
 
 def _print(line: str) -> None:

@@ -12,27 +12,31 @@ from typing import (
     Callable,
     Dict,
     FrozenSet,
-    Generic,
     List,
     Mapping,
     NamedTuple,
     Optional,
     Tuple,
-    TypeVar,
 )
 
 from firstboot import kubernetes, revocations
 from firstboot.contract import GOLDEN, MASTER, OPERATOR, WORKER, is_address, is_label
+from firstboot.kept import Kept
 from firstboot.kubernetes import KubernetesNode
 from firstboot.registry import Registry, is_serial
-
-T = TypeVar("T")
 
 _REUSED = 600.0
 """Seconds for which one token is handed out: a hundred cards may ask at once. It is good for an hour."""
 
 _SEEN = 3.0
 """Seconds for which what Kubernetes said holds, its silence, too."""
+
+_PATIENCE = 20.0
+"""Seconds that an asker may wait for K3s, which takes a minute to start on a Pi: asked again later, it would
+have been ready for some time."""
+
+_WAITING = 4
+"""Askers who wait: each is a login, of some 10 MB. Who finds no place asks again."""
 
 _LINE = re.compile(r"(?:serial: [0-9]{1,20}|id: [!-~]{1,80})(?: # [!-~]{1,80})?")
 _MOST_LINES = 2000
@@ -57,37 +61,17 @@ class Asker(NamedTuple):
     """Ours, by which the asker has reached us."""
 
 
-class _Kept(Generic[T]):
-    """What is asked for once and good for ``seconds``; whoever comes meanwhile waits for the one who asks."""
-
-    def __init__(self, make: Callable[[], Optional[T]], seconds: float, failed: float) -> None:
-        self._make, self._seconds, self._failed = make, seconds, failed
-        self._lock = threading.Lock()
-        self._until = float("-inf")
-        self._value: Optional[T] = None
-
-    def get(self) -> Optional[T]:
-        with self._lock:
-            if time.monotonic() >= self._until:
-                self._value = self._make()
-                seconds = self._failed if self._value is None else self._seconds
-                self._until = time.monotonic() + seconds
-            return self._value
-
-    def drop(self) -> None:
-        with self._lock:
-            self._until = float("-inf")
-
-
 class Answers:
     """One for all who ask, at once or not."""
 
     def __init__(self, root: str = "/") -> None:
         self._root = root
         self._registry = Registry(root)
-        self._version = _Kept(lambda: kubernetes.version() or None, float("inf"), _SEEN)
-        self._nodes = _Kept(kubernetes.nodes, _SEEN, _SEEN)
-        self._token = _Kept(self._new_token, _REUSED, _SEEN)
+        self._version = Kept(lambda: kubernetes.version() or None, float("inf"), _SEEN)
+        self._nodes = Kept(kubernetes.nodes, _SEEN, _SEEN)
+        self._token = Kept(self._new_token, _REUSED, _SEEN)
+        self._up = Kept(lambda: kubernetes.is_up() or None, _SEEN, 0.3)
+        self._places = threading.BoundedSemaphore(_WAITING)
         self._minted: List[str] = []
         self._verbs: Dict[str, Callable[[Asker, Mapping[str, Any]], Answer]] = {
             "hand-out": self._hand_out,
@@ -117,7 +101,7 @@ class Answers:
             raise Refused("bad-answer")
         if role == "master" and MASTER not in asker.principals:
             raise Refused("not-allowed")
-        server_token = kubernetes.server_token()
+        server_token = kubernetes.server_token() if self._waits_for_k3s() else None
         if server_token is None:
             raise Refused("not-ready")
         ours = self._version.get() or ""
@@ -151,6 +135,17 @@ class Answers:
             raise Refused("name-taken")
         self._delete(name)
         return {"done": True}
+
+    def _waits_for_k3s(self) -> bool:
+        if self._up.get() or not self._places.acquire(blocking=False):
+            return self._up.get() is True
+        try:
+            end = time.monotonic() + _PATIENCE
+            while not self._up.get() and time.monotonic() < end:
+                time.sleep(0.3)
+            return self._up.get() is True
+        finally:
+            self._places.release()
 
     def _here(self, asker: Asker, server_token: str) -> Answer:
         return {

@@ -10,13 +10,20 @@ from typing import Optional
 KEPT = "/etc/fake-hwclock.data"
 """fake-hwclock's, as ``YYYY-MM-DD HH:MM:SS`` in UTC."""
 
+_KEPT_AS = "%Y-%m-%d %H:%M:%S"
+
 NEAR = 60
 """Seconds: a clock that is wrong by no more is left to NTP."""
 
 
-def floor(kept: str, not_before: Optional[str]) -> int:
+def floor(saved: str, not_before: Optional[str]) -> int:
     """Seconds since 1970 before which this moment cannot be; 0 where nothing tells."""
-    return max(_seconds(kept.strip(), "%Y-%m-%d %H:%M:%S"), _seconds(not_before or "", "%Y-%m-%d"))
+    return max(_seconds(saved.strip(), _KEPT_AS), _seconds(not_before or "", "%Y-%m-%d"))
+
+
+def kept(moment: int) -> bytes:
+    """What fake-hwclock keeps of seconds since 1970."""
+    return time.strftime(f"{_KEPT_AS}\n", time.gmtime(moment)).encode()
 
 
 def _seconds(text: str, form: str) -> int:

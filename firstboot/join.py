@@ -25,6 +25,12 @@ SETTLED = 15.0
 AT_ONCE = 8
 """Masters to ask."""
 
+NEWS = 0.5
+"""Seconds between two questions to a master that announces something new meanwhile."""
+
+EACH = 0.1
+"""Seconds that a master needs for an answer, about."""
+
 KEPT = 60.0
 """Seconds for which a grant that could not be used yet is as good as new."""
 
@@ -165,7 +171,7 @@ def due_of(view: View, found: Mapping[str, str]) -> List[str]:
         if last is None:
             return True
         news = found[address] and found[address] != last.said
-        return view.now >= last.asked + (FIRST if news and not last.grant else last.wait)
+        return view.now >= last.asked + (NEWS if news and not last.grant else last.wait)
 
     def failures(address: str) -> int:
         return view.tries[address].failures if address in view.tries else 0
@@ -173,9 +179,19 @@ def due_of(view: View, found: Mapping[str, str]) -> List[str]:
     return sorted(filter(is_due, found), key=failures)
 
 
-def failed(last: Optional[Try], said: str, reason: str, now: float, chance: float) -> Try:
-    """The next question waits longer, each node for another time: ``chance`` is from 0 to 1."""
-    failures = last.failures + 1 if last else 1
+def stagger(view: View, chance: float) -> float:
+    """Seconds to wait before asking, so that a hundred that hear the same master do not come at once."""
+    others = [one for one in view.heard if one.cluster == view.config.cluster and one.phase != "joined"]
+    return EACH * len(others) * chance
+
+
+def failed(last: Optional[Try], said: str, reason: str, now: float, chance: float, took: float = 0.0) -> Try:
+    """The next question waits longer, each node for another time: ``chance`` is from 0 to 1.
+
+    A master that keeps a node waiting until it is ready (``took`` seconds) is asked again soon.
+    """
+    is_kept_waiting = reason == "not-ready" and took > ROUND
+    failures = last.failures + 1 if last and not is_kept_waiting else 1
     longest = min(LONGEST, FIRST * 2 ** min(failures, 10))
     return Try(now, said, failures, FIRST + (longest - FIRST) * chance, reason)
 

@@ -31,6 +31,11 @@ class KubernetesNode(NamedTuple):
     address: str
 
 
+def is_up() -> bool:
+    """K3s has told systemd that it answers. Cheap."""
+    return run(["systemctl", "is-active", "--quiet", "k3s"], limit=_LIMIT)[0] == 0
+
+
 def is_ready(name: str) -> Optional[bool]:
     """Whether Kubernetes says that a node is Ready; None where it does not answer."""
     found = nodes()

@@ -12,9 +12,7 @@ import re
 import select
 import socket
 import time
-from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence, Set, Tuple
-from xml.sax.saxutils import escape
 
 from firstboot.confined import MEMORY, Child, data_bytes
 from firstboot.contract import JOIN_PORT, SERVICE, Announcement
@@ -22,12 +20,14 @@ from firstboot.contract import JOIN_PORT, SERVICE, Announcement
 MOST, MOST_BYTES = 256, 64 << 10
 """Announcements, and bytes of them, that one browse hears; what comes later is for the next."""
 
+_LOOK = 0.2
+"""Seconds."""
+
 _MOST_TXT = 1300
 _MOST_UNTOLD = 16
 _VIRTUAL = re.compile(
     r"(lo$|cni|flannel|cali|docker|podman|veth|br-|virbr|lxc|lxdbr|kube|tun|wg|tailscale|zt)"
 )
-_AVAHI_PID = "/run/avahi-daemon/pid"
 _QUERY, _IN, _PTR, _TXT = 0, 1, 12, 16  # of DNS
 
 Enough = Callable[[List[Announcement]], bool]
@@ -114,8 +114,13 @@ class _Heard:
         found = _announcement(line)
         if found is not None and _within(found.addr, self._networks):
             self._found[(found.cluster, found.name, found.serial, found.addr)] = found
-            self.done = self._enough is not None and self._enough(self.announcements())
+            self.look()
         self.done = self.done or len(self._found) >= MOST or self._bytes >= MOST_BYTES
+
+    def look(self) -> None:
+        """Whether it is enough may hang on the time, too: a master may be asked again only after a while."""
+        if self._found and self._enough is not None:
+            self.done = self.done or self._enough(self.announcements())
 
 
 def _announcement(line: bytes) -> Optional[Announcement]:
@@ -137,8 +142,9 @@ def _gather(pipe: int, heard: _Heard, end: float) -> None:
     poll.register(pipe, select.POLLIN)
     rest = b""
     while not heard.done and time.monotonic() < end:
-        if not poll.poll(max(0.0, end - time.monotonic()) * 1000):
-            return
+        if not poll.poll(max(0.0, min(_LOOK, end - time.monotonic())) * 1000):
+            heard.look()
+            continue
         piece = os.read(pipe, 4096)
         if not piece or len(rest) > MOST_BYTES:
             return
@@ -197,33 +203,6 @@ def _listen(pipe: int, ours: Sequence[ipaddress.IPv4Interface]) -> None:
         instance.send(query)
         unicast = not unicast
         time.sleep(0.5)
-
-
-def avahi_runs() -> bool:
-    try:
-        pid = int(Path(_AVAHI_PID).read_text(encoding="ascii"))
-        return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip() == "avahi-daemon"
-    except (OSError, ValueError):
-        return False
-
-
-def avahi_service(announcement: Announcement) -> bytes:
-    """For /etc/avahi/services, which avahi watches."""
-    records = [f"{key}={value}" for key, value in announcement.to_txt().items()]
-    plain = ("".join(c for c in record if c.isprintable()) for record in records)
-    txt = "".join(f"    <txt-record>{escape(record)}</txt-record>\n" for record in plain)
-    text = f"""<?xml version="1.0" encoding="utf-8" standalone="no"?>
-<!DOCTYPE service-group SYSTEM "avahi-service.dtd">
-<!-- Written by k3s-bake -->
-<service-group>
-  <name replace-wildcards="yes">%h</name>
-  <service>
-    <type>{SERVICE[: -len(".local.")]}</type>
-    <port>{JOIN_PORT}</port>
-{txt}  </service>
-</service-group>
-"""
-    return text.encode()
 
 
 class Announcer:

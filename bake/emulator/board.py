@@ -15,14 +15,11 @@ _KEY = b"serial-number\0"
 class Board:
     memory: int = 512
     """MiB."""
-    clock: str | None = None
-    """Where the clock starts at each power-on, as QEMU takes it: ``2019-01-01T00:00:00``; None: now."""
 
     @property
     def options(self) -> list[str]:
         """Of QEMU, but for the machine's own name."""
-        clock = ["-rtc", f"base={self.clock}"] if self.clock else []
-        return ["-cpu", "cortex-a15", "-smp", "2", "-m", str(self.memory), *clock]
+        return ["-cpu", "cortex-a15", "-smp", "2", "-m", str(self.memory)]
 
 
 MACHINE = "virt,highmem=off"

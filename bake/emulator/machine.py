@@ -43,6 +43,8 @@ class Machine:
         self.serial = board.serial(at)
         self.tap: Callable[[bytes], None] = lambda piece: None
         """Is given all that comes from the console."""
+        self.clock: str | None = None
+        """Where its clock starts each time, as QEMU takes it: ``2019-01-01T00:00:00``; None: now."""
         self._boot = disk.read_disk(card).boot.start
         self._kernel = kernel
         self._board = kind
@@ -194,6 +196,7 @@ class Machine:
 
     def _command(self) -> list[str]:
         kind = ["-M", board.MACHINE, "-dtb", self._tree, *self._board.options]
+        kind += ["-rtc", f"base={self.clock}"] if self.clock else []
         boot = ["-kernel", self._kernel.kernel, "-initrd", self._kernel.initrd, "-append", self.cmdline]
         drive = [
             "-drive",

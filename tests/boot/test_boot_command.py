@@ -90,9 +90,10 @@ def test_nothing_is_left_running(
 def test_a_machine_of_its_own(tiny: Path) -> None:
     """Cables, power cuts, ports and clocks, as other tests make use of them."""
     port = free_port()
-    setup = Setup(expose={port: 80}, board=Board(memory=128, clock="2019-01-01T00:00:00"))
+    setup = Setup(expose={port: 80}, board=Board(memory=128))
     with Lab([tiny, tiny], kernel(home(), Silent()), setup) as lab:
         one, two = lab.machine("tiny"), lab.machine("tiny.img#2")
+        one.clock = "2019-01-01T00:00:00"
         one.power_on()
         one.until("sysrq: Resetting", 60)
         one.until("searching", 60)

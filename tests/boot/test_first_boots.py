@@ -1,6 +1,7 @@
 """A baked master and two workers, powered on at once on one link: a real kernel and systemd, the images' own
 cmdline.txt, emulated. Nobody types anything: they make a cluster."""
 
+import datetime
 import json
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -22,6 +23,9 @@ pytestmark = pytest.mark.boot
 Shell = Callable[[str], str]
 
 
+_CLOCKS = ["1970-01-01T00:00:00", "2019-01-01T00:00:00", f"{datetime.date.today().year + 1}-12-31T00:00:00"]
+"""Of the master and the workers, when each is powered on: a Pi has no clock that runs on."""
+
 JOINED = r"k3s-bake: [a-z0-9-]+: joined\r"
 
 
@@ -38,6 +42,8 @@ def lab(cli: Run, base: Path, k3s: list[str], tmp_path_factory: pytest.TempPathF
     with Lab([master, worker, worker], kernel(home(), Silent())) as lab:
         first = [machine.cmdline for machine in lab.machines.values()]
         assert all("init_resize" in words for words in first)
+        for machine, clock in zip(lab.machines.values(), _CLOCKS, strict=True):
+            machine.clock = clock
         lab.power_on()
         for machine in lab.machines.values():
             machine.until("Restarting system")
@@ -131,6 +137,16 @@ def test_they_are_one_cluster(lab: Lab, on_master: Shell) -> None:
     assert ready(on_master) == names(lab)
 
 
+def test_all_have_the_time_of_the_master_which_is_no_earlier_than_its_bake(
+    lab: Lab, on_master: Shell
+) -> None:
+    """As soon as they join: none of them can ask a time server."""
+    now = int(on_master("date +%s"))
+    assert datetime.datetime.fromtimestamp(now).date() >= datetime.date.today() - datetime.timedelta(days=1)
+    for name in ("worker", "worker.img#2"):
+        assert abs(int(shell.run(lab.machine(name), "date +%s")) - now) < 120
+
+
 def test_a_worker_has_a_token_for_agents_alone(lab: Lab, on_master: Shell) -> None:
     servers = on_master("sudo cut -d: -f4 /var/lib/rancher/k3s/server/token")
     assert len(servers) > 8
@@ -176,6 +192,7 @@ def test_no_secret_is_told_anywhere(lab: Lab, on_master: Shell) -> None:
 def test_after_a_reboot_of_all_of_them_they_are_joined_again(lab: Lab, on_master: Shell) -> None:
     before = names(lab)
     for machine in lab.machines.values():
+        machine.clock = _CLOCKS[0]  # fake-hwclock has kept the time
         machine.type(b"sudo reboot\n")
     for machine in lab.machines.values():
         machine.until("Restarting system")

@@ -13,7 +13,7 @@ from rig.hosts import Host, wait
 from rig.lan import Lan
 
 from bake.trust import Cluster
-from firstboot import mdns
+from firstboot import avahi
 from firstboot.contract import Announcement
 from ssh.conftest import Images, Operator, Power
 
@@ -34,7 +34,7 @@ def stranger(lan: Lan, image: Images, how: str) -> Host:
     host = Host(lan, 20, lan.root(image("worker")))
     host.link("etc/systemd/system/k3s-bake.service", "/dev/null")
     said = Announcement("home", "master", "home-first", "joined", addr=host.address, serial="99", since=1)
-    host.put("etc/avahi/services/k3s-bake.service", mdns.avahi_service(said).decode())
+    host.put("etc/avahi/services/k3s-bake.service", avahi.service(said).decode())
     host.put("usr/local/bin/stranger.py", ANSWERS.read_text())
     command = f"/usr/bin/python3 /usr/local/bin/stranger.py {how}"
     if how == "sshd":

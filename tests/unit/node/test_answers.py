@@ -32,6 +32,8 @@ class Cluster:
     def __init__(self) -> None:
         self.version = "v1.34.9+k3s1"
         self.up = True
+        self.now = 1000.0
+        self.comes_up = float("inf")
         self.nodes = [KubernetesNode("m1", True, "v1.34.9+k3s1", ("master",), "10.0.0.2")]
         self.minted: list[str] = []
         self.deleted: list[str] = []
@@ -47,6 +49,10 @@ class Cluster:
             return None
         self.minted.append(f"abc{len(self.minted):03}")
         return f"K10{CA}::{self.minted[-1]}.{'s' * 16}"
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.up = self.up or self.now > self.comes_up
 
     def delete(self, name: str) -> bool:
         self.nodes = [node for node in self.nodes if node.name != name]
@@ -64,12 +70,15 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
         "delete_token": lambda identity: found.deleted.append(identity) or True,
         "delete_node": found.delete,
         "server_token": lambda: SERVER if found.up else None,
+        "is_up": lambda: found.up,
         "agent_password": lambda: "agents",
         "kubeconfig": lambda server: f"server: {server}" if found.up else None,
     }.items():
         monkeypatch.setattr(kubernetes, name, value)
     monkeypatch.setattr(revocations, "add", lambda lines, root: found.revoked.extend(lines))
     monkeypatch.setattr(answers.socket, "gethostname", lambda: "m1")
+    monkeypatch.setattr(answers.time, "monotonic", lambda: found.now)
+    monkeypatch.setattr(answers.time, "sleep", found.sleep)
     return found
 
 
@@ -202,6 +211,23 @@ def test_while_kubernetes_is_not_up(cluster: Cluster, master: Answers) -> None:
     ]:
         assert master.answer(verb, asker, request) == {"error": "not-ready"}
     assert Registry(master._root).serials() == {}
+
+
+def test_who_asks_early_is_answered_as_soon_as_k3s_is_up(cluster: Cluster, master: Answers) -> None:
+    cluster.up, cluster.comes_up = False, 1010.0
+    assert "token" in master.answer("hand-out", WORKER_1, W1)
+    assert cluster.now < 1011.0
+
+
+def test_nobody_waits_for_ever_nor_do_many(cluster: Cluster, master: Answers) -> None:
+    cluster.up = False
+    assert master.answer("hand-out", WORKER_1, W1) == {"error": "not-ready"}
+    assert 1020.0 <= cluster.now < 1021.0
+    taken = [master._places.acquire(blocking=False) for _ in range(10)]
+    before = cluster.now
+    assert taken.count(True) == 4
+    assert master.answer("hand-out", WORKER_1, W1) == {"error": "not-ready"}
+    assert cluster.now == before
 
 
 def test_status(cluster: Cluster, master: Answers) -> None:

@@ -137,11 +137,25 @@ def test_the_most_telling_reason_is_told() -> None:
     assert join.next_step(view(heard=[OTHER, MASTER], tries=tries)) == Listen("blocked", "name-taken")
 
 
+def test_a_master_that_keeps_a_node_waiting_is_asked_again_soon() -> None:
+    last = Try(1000.0, "", failures=6, wait=60.0, reason="not-ready")
+    assert join.failed(last, "", "not-ready", 1020.0, 1.0, 20.0).wait == 4.0
+    assert join.failed(last, "", "not-ready", 1000.0, 1.0, 0.1).wait == 60.0
+    assert join.failed(last, "", "unreachable", 1020.0, 1.0, 20.0).wait == 60.0
+
+
+def test_many_that_hear_the_same_master_do_not_ask_at_once() -> None:
+    others = [replace(MASTER, role="worker", name=f"w{at}", phase="searching") for at in range(100)]
+    assert 9.0 < join.stagger(view(heard=[MASTER, *others]), 1.0) < 12.0
+    assert join.stagger(view(heard=[MASTER, *others]), 0.0) == 0.0
+    assert join.stagger(view(heard=[replace(MASTER, phase="joined")]), 1.0) == 0.0
+
+
 def test_a_master_with_news_is_asked_at_once_but_not_all_the_time() -> None:
     last = Try(1000.0, "starting 5", failures=6, wait=60.0, reason="not-ready")
     tries = {"10.0.0.2": last}
-    assert isinstance(join.next_step(view(now=1001.0, heard=[MASTER], tries=tries)), Listen)
-    assert isinstance(join.next_step(view(now=1002.0, heard=[MASTER], tries=tries)), Ask)
+    assert isinstance(join.next_step(view(now=1000.4, heard=[MASTER], tries=tries)), Listen)
+    assert isinstance(join.next_step(view(now=1000.5, heard=[MASTER], tries=tries)), Ask)
     same = replace(MASTER, phase="starting", since=5)
     assert isinstance(join.next_step(view(now=1059.0, heard=[same], tries=tries)), Listen)
     assert isinstance(join.next_step(view(now=1060.0, heard=[same], tries=tries)), Ask)

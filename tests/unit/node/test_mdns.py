@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from firstboot import mdns
+from firstboot import avahi, mdns
 from firstboot.contract import PHASES, REASONS, TXT_SIZES, Announcement
 
 pytestmark = pytest.mark.unit
@@ -176,7 +176,7 @@ def test_browsing_without_an_address_starts_nothing(monkeypatch: pytest.MonkeyPa
 
 
 def test_avahi_s_file_says_the_same_as_zeroconf() -> None:
-    root = ElementTree.fromstring(mdns.avahi_service(MASTER))
+    root = ElementTree.fromstring(avahi.service(MASTER))
     name, service = root
     assert (name.text, name.attrib) == ("%h", {"replace-wildcards": "yes"})
     assert service.findtext("type") == "_k3s-bake._tcp"
@@ -187,7 +187,7 @@ def test_avahi_s_file_says_the_same_as_zeroconf() -> None:
 
 def test_avahi_s_file_is_xml_whatever_is_said() -> None:
     odd = Announcement("home", "master", 'a<b>&"\x1b', "joined", serial="]]>")
-    texts = [record.text for record in ElementTree.fromstring(mdns.avahi_service(odd)).iter("txt-record")]
+    texts = [record.text for record in ElementTree.fromstring(avahi.service(odd)).iter("txt-record")]
     assert 'name=a<b>&"' in texts
     assert "serial=]]>" in texts
 
@@ -224,8 +224,8 @@ def test_a_child_that_went_mad_is_not_believed(line: bytes) -> None:
 
 def test_avahi_runs_where_its_process_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pid = tmp_path / "pid"
-    monkeypatch.setattr(mdns, "_AVAHI_PID", str(pid))
-    assert not mdns.avahi_runs()
+    monkeypatch.setattr(avahi, "_PID", str(pid))
+    assert not avahi.runs()
     for text in ("", "x\n", "1\n", "99999999\n"):  # process 1 is no avahi
         pid.write_text(text)
-        assert not mdns.avahi_runs()
+        assert not avahi.runs()
