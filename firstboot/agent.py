@@ -49,7 +49,7 @@ class Agent:
         self._began = time.monotonic()
         self._announcer = mdns.Announcer()
         self._said: Optional[Announcement] = None
-        self._listened = 0.0
+        self._listened = self._crowd = 0.0
         self._heard: Dict[str, Tuple[Announcement, float]] = {}
         self._trust = Trust(config.cluster, JOIN_KEY, JOIN_CERTIFICATE, KNOWN_HOSTS)
 
@@ -113,7 +113,8 @@ class Agent:
             if isinstance(step, Ask):
                 if self._memory.phase in ("clock", "searching"):
                     self._tell("asking")
-                time.sleep(join.stagger(view, random.random()))  # noqa: S311 (no secret)
+                self._crowd = join.crowd(view)
+                time.sleep(self._crowd * random.random())  # noqa: S311 (no secret)
                 tries.update(self._asked(step, tries))
             else:
                 self._tell(step.phase, step.reason)
@@ -206,19 +207,16 @@ class Agent:
             self._masters,
             kubernetes.is_ready,
             answers,
+            crowd=self._crowd,
         )
         while True:
             phase, reason = watcher.look()
             if phase == "joined" and not self._memory.joined:
                 spent = time.monotonic() - self._began - float(self._memory.conf)
                 watcher.memory = replace(watcher.memory, joined=True, inst=f"{spent:.1f}")
-            self._memory = replace(
-                self._memory,
-                joined=watcher.memory.joined,
-                inst=watcher.memory.inst,
-                address=watcher.memory.address,
-                server=watcher.memory.server,
-            )
+            kept = watcher.memory
+            self._memory = replace(self._memory, joined=kept.joined, inst=kept.inst)
+            self._memory = replace(self._memory, address=kept.address, server=kept.server)
             self._tell(phase, reason)
             self._announcer.check()
             time.sleep(_CALM if phase == "joined" else _HURRIED)

@@ -28,8 +28,8 @@ AT_ONCE = 8
 NEWS = 0.5
 """Seconds between two questions to a master that announces something new meanwhile."""
 
-EACH = 0.1
-"""Seconds that a master needs for an answer, about."""
+FEW, EACH = 4, 0.3
+"""Nodes that may ask at once, and seconds that a Pi needs for each one more."""
 
 KEPT = 60.0
 """Seconds for which a grant that could not be used yet is as good as new."""
@@ -179,10 +179,11 @@ def due_of(view: View, found: Mapping[str, str]) -> List[str]:
     return sorted(filter(is_due, found), key=failures)
 
 
-def stagger(view: View, chance: float) -> float:
-    """Seconds to wait before asking, so that a hundred that hear the same master do not come at once."""
+def crowd(view: View) -> float:
+    """Seconds that a master needs to answer all who are on their way: who asks waits for a part of them, so
+    that a hundred that hear the same master do not come at once."""
     others = [one for one in view.heard if one.cluster == view.config.cluster and one.phase != "joined"]
-    return EACH * len(others) * chance
+    return EACH * max(0, len(others) - FEW)
 
 
 def failed(last: Optional[Try], said: str, reason: str, now: float, chance: float, took: float = 0.0) -> Try:

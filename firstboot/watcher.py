@@ -38,12 +38,17 @@ class Watcher:
         ready_here: Callable[[str], Optional[bool]],
         answers: Callable[[str], bool],
         now: Callable[[], float] = time.monotonic,
+        crowd: float = 0.0,
     ) -> None:
-        """``masters`` are addresses heard now, ``ready_here`` what this machine's own Kubernetes says."""
+        """``masters`` are addresses heard now, ``ready_here`` what this machine's own Kubernetes says.
+
+        ``crowd``: seconds that the master needs to answer all who came together with this node.
+        """
         self.memory = memory
         self._node, self._config, self._me = node, config, me
         self._ask, self._masters, self._ready_here, self._answers = ask, masters, ready_here, answers
         self._now = now
+        self._crowd = crowd
         self._well = now()
         """When the node was last Ready, or started."""
         self._granted = now()
@@ -72,7 +77,7 @@ class Watcher:
         if running and not self._ran:  # K3s has just come up
             return True
         if not self._ready:
-            return since >= min(_ASK_MOST, 1.0 + (self._now() - self._well) / 10)
+            return since >= max(self._crowd, min(_ASK_MOST, 1.0 + (self._now() - self._well) / 10))
         return since >= TOLD_AT_LEAST or not running or not self._is_in_reach()
 
     def _is_in_reach(self) -> bool:

@@ -1,6 +1,7 @@
 """What goes wrong when cards are powered on, with the agent and the join service as they are baked. What the
 status file says then, and that it heals without hands where it can."""
 
+import os
 import random
 import time
 from pathlib import Path
@@ -48,6 +49,36 @@ def test_a_master_that_starts_anew_while_workers_ask(power: Power) -> None:
     master.start()
     for worker in workers:
         worker.until("joined")
+
+
+def test_an_old_k3s_without_tokens_of_its_own_making(power: Power, tmp_path: Path) -> None:
+    """v1.21: no ``token create``, and agents that do not notify systemd."""
+    if os.environ.get("K3S_BAKE_TEST_K3S_AMD64"):
+        pytest.skip("a real K3s is of one version; K3S_BAKE_TEST_K3S_VERSION names it to all tests")
+    old = "v1.21.2+k3s1"
+    file = tmp_path / "cluster.toml"
+    file.write_text(f'[cluster]\nname = "home"\n[k3s.env]\nK3S_STAND_IN_VERSION = "{old}"\n')
+    options = ("--file", str(file), "--k3s-version", old)
+    master, worker = power(10, "master", *options), power(11, "worker", *options)
+    worker.until("joined")
+    assert nodes(master) == {"home-master", "home-00000b"}
+    token = worker.text("etc/rancher/k3s/token").strip()
+    assert token.endswith("::node:" + master.text("etc/rancher/k3s/agent-token").strip())
+    assert master.text("etc/rancher/k3s/agent-token").strip() not in master.text(
+        "var/lib/rancher/k3s/server/token"
+    )
+
+
+def test_a_further_master_joins_and_starts_no_cluster_of_its_own(power: Power) -> None:
+    second = power(20, "master", "--join", "--datastore", "etcd")
+    second.until("searching", "no-master")
+    first = power(10, "master", "--datastore", "etcd")
+    worker = power(11, "worker")
+    for host in (second, worker):
+        host.until("joined", seconds=120)
+    assert nodes(first) == {"home-master", "home-000014", "home-00000b"}
+    assert "::server:" in second.text("etc/rancher/k3s/token")
+    assert "::server:" not in worker.text("etc/rancher/k3s/token")
 
 
 def test_a_link_that_loses_most_packets(power: Power) -> None:

@@ -108,6 +108,13 @@ def test_questions_get_fewer_while_it_starts_and_rare_once_it_is_well() -> None:
     assert len(world.asked) == 2
 
 
+def test_one_of_many_asks_less_often_while_it_starts() -> None:
+    world = World()
+    world.watcher._crowd = 30.0
+    world.looks(60)
+    assert len(world.asked) <= 3
+
+
 def test_a_lost_master_is_told_and_found_again() -> None:
     world = World(replace(MEMORY, joined=True))
     world.masters["10.0.0.2"]["ready"] = True
