@@ -46,6 +46,8 @@ class NodeFacts:
     """``armhf``, ``arm64`` or ``amd64``, as dpkg says."""
     boot: str
     """Where the FAT partition with the firmware's files is mounted."""
+    live: bool = False
+    """A node that runs, not an image of it: it is somebody already, and its agent has written files."""
 
     def has(self, package: str) -> bool:
         return package in self.packages
@@ -105,7 +107,7 @@ class NodeFacts:
         return None
 
 
-def facts_of(found: Snapshot) -> NodeFacts:
+def facts_of(found: Snapshot, *, live: bool = False) -> NodeFacts:
     """UserError for a tree that is not a Debian system for a known processor with a FAT boot folder."""
     os_release = found.text("/etc/os-release") or ""
     status = found.text(_STATUS)
@@ -116,7 +118,7 @@ def facts_of(found: Snapshot) -> NodeFacts:
     boot = boot_folder(found.text("/etc/fstab") or "")
     if boot is None:
         raise UserError("the image's fstab mounts no FAT partition", "Is it an image for Raspberry Pi?")
-    return NodeFacts(found, _os_release(os_release), packages, _architecture(found, packages), boot)
+    return NodeFacts(found, _os_release(os_release), packages, _architecture(found, packages), boot, live)
 
 
 def _os_release(text: str) -> dict[str, str]:

@@ -49,7 +49,7 @@ def compare(found: Snapshot, role: Role) -> Inspection:
     text = found.text(record.PATH)
     spec = _recorded(text) if text else _plain(found, role)
     todo = plan(spec, found)
-    left = [step for step in todo.steps if not _is_there(step)]
+    left = [step for step in todo.steps if not is_there(step)]
     missing = {
         concern.name: tuple(step for step in left if step.concern == concern.name) for concern in CONCERNS
     }
@@ -71,7 +71,7 @@ def _plain(found: Snapshot, role: Role) -> NodeSpec:
     return NodeSpec(role=role, k3s=K3s(File("k3s", sha256, 0)))
 
 
-def _is_there(step: Step) -> bool:
+def is_there(step: Step) -> bool:
     """A secret's content is not in the record: that its file is there, not empty and private must do."""
     edit, found = step.edit, step.before
     if not (isinstance(edit, Write) and edit.secret and isinstance(found, FoundFile) and found.size):

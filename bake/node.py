@@ -74,12 +74,12 @@ class Plan:
         return tuple(step.edit for step in self.steps)
 
 
-def plan(spec: NodeSpec, found: Snapshot) -> Plan:
-    """What is left to do. Pure; empty after it was carried out.
+def plan(spec: NodeSpec, found: Snapshot, *, live: bool = False) -> Plan:
+    """What is left to do, on an image or (``live``) a node that runs. Pure; empty after it was carried out.
 
     UserError where the target cannot become such a node. ``found`` answers PROBES.
     """
-    facts = facts_of(found)
+    facts = facts_of(found, live=live)
     steps: list[Step] = []
     notes: list[tuple[str, str]] = []
     kept = {path for concern in CONCERNS for path in concern.secrets(facts)}

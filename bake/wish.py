@@ -60,7 +60,7 @@ def jobs(wish: Wish, home: Home, web: Web) -> list[image.Job]:
     base = bases.resolve(wish.base, home, web)
     layout = disk.read_sound_disk(base.path)
     arch = disk.architecture(base.path, layout.root)
-    k3s, sources = _k3s(wish, arch, home, web)
+    k3s, sources = k3s_of(wish, arch, home, web)
     containerd: Containerd | None = None
     if wish.containerd:
         containerd, programs = containerd_archive.unpack(wish.containerd, arch, home.cache / "containerd")
@@ -93,24 +93,25 @@ def _first_boot(
         say(f"the signing key of cluster '{name}' is made when an image is: this shows one of zeros")
         return {"first_boot": FirstBoot(_file(agent), _NO_AUTHORITY), "credential": Credential()}
     cluster = trust.open_cluster(name, home, say)
-    credential = _credential(cluster, values["role"]) if wish.credential else None
+    credential = credential_of(cluster, values["role"]) if wish.credential else None
     return {"first_boot": FirstBoot(_file(agent), cluster.public_key), "credential": credential}
 
 
-def _credential(cluster: trust.Cluster, role: Role) -> Credential:
-    if role is Role.WORKER:
-        join = cluster.golden(WORKER)
-        return Credential(join_key=join.key, join_certificate=join.certificate)
-    join, host = cluster.golden(MASTER), cluster.host()
+def credential_of(cluster: trust.Cluster, role: Role, name: str | None = None) -> Credential:
+    """What a node proves itself with: one of its own where it has a name, else the one that all may use."""
+    principal = WORKER if role is Role.WORKER else MASTER
+    join = cluster.golden(principal) if name is None else cluster.card(name, principal)
+    host = cluster.host() if role is Role.MASTER else None
     return Credential(
         join_key=join.key,
         join_certificate=join.certificate,
-        host_key=host.key,
-        host_certificate=host.certificate,
+        host_key=host.key if host else "",
+        host_certificate=host.certificate if host else "",
     )
 
 
-def _k3s(wish: Wish, arch: str, home: Home, web: Web) -> tuple[K3s, dict[str, Path]]:
+def k3s_of(wish: Wish, arch: str, home: Home, web: Web) -> tuple[K3s, dict[str, Path]]:
+    """The K3s of a processor, and where its files are, by their sha256."""
     binary = resolve_k3s(wish.k3s, wish.k3s_version, arch, home, web)
     airgap = resolve_airgap(_airgap(wish, binary.version), binary.version, arch, home, web)
     sources = {file.sha256: file.path for file in (binary, airgap) if file is not None}

@@ -112,7 +112,8 @@ class Answers:
             raise Refused("not-ready")
         if name == socket.gethostname() or not self._registry.admit(name, serial):
             raise Refused("name-taken")
-        return {"token": token, **self._here(asker, server_token)}
+        agents = {"agent_token": kubernetes.agent_password() or ""} if role == "master" else {}
+        return {"token": token, **agents, **self._here(asker, server_token)}
 
     def _status(self, asker: Asker, request: Mapping[str, Any]) -> Answer:
         if OPERATOR in asker.principals:

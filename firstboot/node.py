@@ -36,6 +36,8 @@ from firstboot.tree import FolderTree
 Run = Callable[..., Tuple[int, bytes, str]]
 
 _REJECTED = "Node password rejected"
+_KEYS = ("node-name", "server", "token-file", "agent-token-file")
+_FOUND_OUT = {"token-file", "agent-token-file"}
 _AVAHI = "avahi-daemon.service"
 
 
@@ -86,7 +88,7 @@ class Node:
             brought = b""
         found = Credential.from_bytes(brought)
         if found is not None:
-            self.write(_credential_files(found))
+            self.write(credential_files(found))
             os.sync()
         there = bool(self.text(JOIN_KEY) and self.text(JOIN_CERTIFICATE))
         if there and brought:  # or what a power cut has left of it
@@ -121,13 +123,12 @@ class Node:
         """What K3s needs to join, the token first: K3s waits for ever for one that is not there."""
         self.make_password()
         keys = {"node-name": name, "server": grant.server, "token-file": K3S_TOKEN}
+        edits: List[Edit] = [Write(K3S_TOKEN, f"{grant.token}\n".encode(), 0o600, secret=True)]
+        if grant.agent_token:
+            keys["agent-token-file"] = K3S_AGENT_TOKEN
+            edits.append(Write(K3S_AGENT_TOKEN, f"{grant.agent_token}\n".encode(), 0o600, secret=True))
         text = with_keys(self.text(K3S_CONFIG), keys)
-        self.write(
-            [
-                Write(K3S_TOKEN, f"{grant.token}\n".encode(), 0o600, secret=True),
-                Write(K3S_CONFIG, text.encode("utf-8", "surrogateescape"), 0o600),
-            ]
-        )
+        self.write([*edits, Write(K3S_CONFIG, text.encode("utf-8", "surrogateescape"), 0o600)])
 
     def is_let_in(self, ca: str, server: str) -> bool:
         """Whether K3s has all that it needs to join that cluster."""
@@ -216,6 +217,17 @@ def with_keys(config: str, keys: Mapping[str, str]) -> str:
     return "".join(f"{line}\n" for line in lines.values())
 
 
+def keys_of_agent(config: str) -> Dict[str, str]:
+    """What the agent has written to K3s's config.yaml; nothing where it has not come so far."""
+    keys: Dict[str, str] = {}
+    for line in config.splitlines():
+        key, _, value = line.partition(": ")
+        if key in _KEYS:
+            with contextlib.suppress(ValueError):
+                keys[key] = str(json.loads(value))
+    return keys if keys.keys() & _FOUND_OUT else {}
+
+
 def _line(key: str, value: str) -> str:
     return f"{key}: {json.dumps(value)}"
 
@@ -237,7 +249,8 @@ def answers(server: str, limit: float = 3.0) -> bool:
         return False
 
 
-def _credential_files(found: Credential) -> List[Edit]:
+def credential_files(found: Credential) -> List[Edit]:
+    """Where only root can read it."""
     files: Mapping[str, Optional[str]] = {
         JOIN_CERTIFICATE: found.join_certificate,
         HOST_CERTIFICATE: found.host_certificate,

@@ -50,6 +50,8 @@ class Grant:
     k3s: str
     time: int
     """The master's clock, in seconds since 1970."""
+    agent_token: str = ""
+    """For a further master: what the agents' tokens are made of, the same on all masters. Never shown."""
 
     def __repr__(self) -> str:
         return f"Grant(server={self.server!r}, k3s={self.k3s!r})"
@@ -85,6 +87,7 @@ def grant_of(answer: Mapping[str, Any]) -> Grant:
         raise NotAnswered(str(answer["error"]))
     token, server, ca = (str(answer.get(key, "")) for key in ("token", "server", "ca"))
     version, moment = str(answer.get("k3s", "")), answer.get("time")
+    agents = str(answer.get("agent_token", ""))
     url = re.fullmatch(r"https://(?:\[([0-9a-f:.]+)\]|([0-9.]+)):[0-9]{1,5}", server)
     good = (
         _TOKEN.fullmatch(token)
@@ -92,13 +95,14 @@ def grant_of(answer: Mapping[str, Any]) -> Grant:
         and is_address(url.group(1) or url.group(2))
         and re.fullmatch(r"[0-9a-f]{64}", ca)
         and token.startswith(f"K10{ca}::")
+        and re.fullmatch(r"[!-~]{0,256}", agents)
         and re.fullmatch(r"v[0-9][0-9A-Za-z.+-]{0,30}|", version)
         and isinstance(moment, int)
         and 0 < moment < 1 << 33
     )
     if not good or not isinstance(moment, int):
         raise NotAnswered("bad-answer")
-    return Grant(token, server, ca, version, moment)
+    return Grant(token, server, ca, version, moment, agents)
 
 
 def _command(address: str, verb: str, trust: Trust) -> List[str]:

@@ -32,26 +32,26 @@ def shown(text: object) -> str:
 
 def plan_table(plan: Plan) -> Table:
     """A row an edit, grouped by concern, notes included."""
-    table = _table("concern", "change", "path")
+    made = table("concern", "change", "path")
     for concern in CONCERNS:
         name = concern.name
         for step in plan.steps:
             if step.concern == concern.name:
-                table.add_row(name, _verb(step), shown(step.edit.path))
+                made.add_row(name, _verb(step), shown(step.edit.path))
                 name = ""
         for noted, text in plan.notes:
             if noted == concern.name:
-                table.add_row(name, "[dim]note[/]", f"[dim]{shown(text)}[/]")
+                made.add_row(name, "[dim]note[/]", f"[dim]{shown(text)}[/]")
                 name = ""
-    return table
+    return made
 
 
 def timings_table(seconds: Mapping[str, float]) -> Table:
     """A row a part of the work; parts that ran at once each count in full."""
-    table = _table("part", "seconds")
+    made = table("part", "seconds")
     for part, took in seconds.items():
-        table.add_row(part, f"{took:.3f}")
-    return table
+        made.add_row(part, f"{took:.3f}")
+    return made
 
 
 def diff(step: Step) -> str:
@@ -71,16 +71,16 @@ def diff(step: Step) -> str:
 
 def inspection_table(inspection: Inspection) -> Table:
     """A row a concern: met, or each thing that is missing."""
-    table = _table("concern", "state", "what")
+    made = table("concern", "state", "what")
     for name, missing in inspection.missing.items():
         if not missing:
-            table.add_row(name, "[green]met[/]", "")
+            made.add_row(name, "[green]met[/]", "")
         for at, step in enumerate(missing):
-            table.add_row("" if at else name, "" if at else "[red]missing[/]", shown(_lack(step)))
-    return table
+            made.add_row("" if at else name, "" if at else "[red]missing[/]", shown(_lack(step)))
+    return made
 
 
-def _table(*names: str) -> Table:
+def table(*names: str) -> Table:
     """Paths are folded where a terminal is narrow, never cut."""
     return Table(*(Column(name, overflow="fold") for name in names), box=None, pad_edge=False)
 

@@ -15,8 +15,12 @@ from firstboot.contract import (
     CONFIG,
     CREDENTIAL,
     CREDENTIAL_BYTES,
+    HOST_CERTIFICATE,
+    HOST_KEY,
+    JOIN_CERTIFICATE,
     JOIN_KEY,
     KNOWN_HOSTS,
+    NAME,
     STATUS,
     STATUS_BYTES,
     UNIT,
@@ -25,6 +29,7 @@ from firstboot.contract import (
 )
 from firstboot.edits import Edit, Link, Place, Remove, Write
 from firstboot.errors import UserError
+from firstboot.node import credential_files
 from firstboot.snapshot import File, Probe
 
 _UNITS = "/etc/systemd/system"
@@ -36,7 +41,7 @@ _BLANK = b" " * (CREDENTIAL_BYTES - 1) + b"\n"
 PROBES = (
     Probe(AGENT, "digest"),
     *(Probe(path) for path in (_UNIT_FILE, _STARTED, CONFIG, KNOWN_HOSTS)),
-    Probe(JOIN_KEY, "digest"),
+    *(Probe(path, "digest") for path in (JOIN_KEY, JOIN_CERTIFICATE, HOST_KEY, HOST_CERTIFICATE, NAME)),
     *(Probe(f"/boot{middle}/{path}") for middle in ("", "/*") for path in (CREDENTIAL, STATUS)),
 )
 
@@ -74,7 +79,10 @@ def _card(spec: NodeSpec, facts: NodeFacts) -> Iterator[Edit | Note]:
     credential, status = _on_card(facts, CREDENTIAL), _on_card(facts, STATUS)
     if not _is_full_sized(facts, status, STATUS_BYTES):
         yield Write(status, b" " * (STATUS_BYTES - 1) + b"\n")
-    if facts.exists(JOIN_KEY):
+    if facts.live:
+        if not facts.exists(JOIN_KEY) and spec.credential is not None:
+            yield from credential_files(spec.credential)
+    elif facts.exists(JOIN_KEY):
         yield Note(f"{JOIN_KEY} is there: this system has booted and keeps the credential that it has")
     elif spec.credential is not None:
         yield Write(credential, spec.credential.to_bytes(), secret=True)

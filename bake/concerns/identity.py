@@ -42,9 +42,11 @@ PROBES = (
 
 
 def wants(spec: NodeSpec, facts: NodeFacts) -> Iterator[Edit | Note]:
-    yield Write("/etc/hostname", f"{spec.hostname}\n".encode())
-    yield facts.rewritten("/etc/hosts", with_hostname(facts.text("/etc/hosts") or "", spec.hostname))
-    yield from _machine_id(facts)
+    if spec.name is not None or not facts.live:  # else its agent names it, or nobody does
+        yield Write("/etc/hostname", f"{spec.hostname}\n".encode())
+        yield facts.rewritten("/etc/hosts", with_hostname(facts.text("/etc/hosts") or "", spec.hostname))
+    if not facts.live:
+        yield from _machine_id(facts)
     if spec.timezone is not None:
         yield from _timezone(spec.timezone, facts)
     yield from _ssh(spec, facts)

@@ -15,6 +15,7 @@ from bake.spec import Datastore, File, NodeSpec, Role
 from firstboot.contract import K3S_CONFIG as CONFIG
 from firstboot.contract import K3S_TOKEN as TOKEN
 from firstboot.edits import Edit, Link, Place, Remove, Write
+from firstboot.node import keys_of_agent, with_keys
 from firstboot.snapshot import File as FoundFile
 from firstboot.snapshot import Folder, Probe
 
@@ -45,7 +46,7 @@ def wants(spec: NodeSpec, facts: NodeFacts) -> Iterator[Edit | Note]:
     for name in ("kubectl", "crictl") if spec.containerd else ("kubectl", "crictl", "ctr"):
         yield Link(f"/usr/local/bin/{name}", "k3s")
     yield from _images(spec.k3s.airgap, facts)
-    yield Write(CONFIG, config_yaml(config(spec, facts)), 0o600)
+    yield Write(CONFIG, _config_file(spec, facts), 0o600)
     if spec.token is not None:
         yield Write(TOKEN, spec.token + b"\n", 0o600, secret=True)
     elif spec.first_boot is None or "token" in record.earlier_secrets(facts):  # else it is the agent's
@@ -101,6 +102,15 @@ def _quoted(value: str) -> str:
     """As systemd reads it (EnvironmentFile in systemd.exec(5)): unlike JSON it knows no \\u and no \\t."""
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
+
+
+def _config_file(spec: NodeSpec, facts: NodeFacts) -> bytes:
+    """Of a node that runs, what its agent has found out stays: its name, its master."""
+    content = config_yaml(config(spec, facts))
+    if not (facts.live and spec.first_boot):
+        return content
+    agents = keys_of_agent(facts.text(CONFIG) or "")
+    return with_keys(content.decode(), agents).encode("utf-8", "surrogateescape")
 
 
 def config(spec: NodeSpec, facts: NodeFacts) -> dict[str, object]:

@@ -10,6 +10,7 @@ import click
 from bake.cluster_file import ClusterFileError
 from firstboot.errors import UserError
 from k3s_bake import report
+from k3s_bake.cli.adopt import adopt, preflight
 from k3s_bake.cli.bases import bases
 from k3s_bake.cli.boot import boot
 from k3s_bake.cli.cluster import cluster
@@ -47,6 +48,9 @@ cli.add_command(image)
 cli.add_command(inspect)
 cli.add_command(bases)
 cli.add_command(boot)
+
+cli.add_command(adopt)
+cli.add_command(preflight)
 
 cli.add_command(nodes)
 cli.add_command(kubeconfig)

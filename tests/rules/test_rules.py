@@ -16,6 +16,7 @@ ROOMS = ("firstboot", "bake", "k3s_bake")
 """From the ground floor up: a room imports from those before it and from itself."""
 
 DOORS = {
+    "asyncssh": {"k3s_bake/ssh.py"},
     "click": {"k3s_bake/cli"},
     "debian": {"bake/containerd_archive.py"},
     "filelock": {"bake/cache.py"},

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from guest.conftest import ROOT
 from rig.hosts import Host, wait
 
 from bake import ssh_keygen
@@ -56,9 +57,10 @@ def test_an_old_k3s_without_tokens_of_its_own_making(power: Power, tmp_path: Pat
     if os.environ.get("K3S_BAKE_TEST_K3S_AMD64"):
         pytest.skip("a real K3s is of one version; K3S_BAKE_TEST_K3S_VERSION names it to all tests")
     old = "v1.21.2+k3s1"
-    file = tmp_path / "cluster.toml"
-    file.write_text(f'[cluster]\nname = "home"\n[k3s.env]\nK3S_STAND_IN_VERSION = "{old}"\n')
-    options = ("--file", str(file), "--k3s-version", old)
+    program = tmp_path / "k3s"
+    program.write_text((ROOT / "tests/fakes/k3s").read_text().replace("v1.34.9+k3s1", old))
+    program.chmod(0o755)
+    options = ("--k3s", str(program), "--k3s-version", old)
     master, worker = power(10, "master", *options), power(11, "worker", *options)
     worker.until("joined")
     assert nodes(master) == {"home-master", "home-00000b"}

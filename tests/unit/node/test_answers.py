@@ -120,7 +120,9 @@ def test_a_hundred_at_once_cost_one_token(cluster: Cluster, master: Answers) -> 
 
 def test_a_further_master_gets_the_servers_token_and_nobody_else(master: Answers) -> None:
     asked = {"name": "m2", "serial": "2000", "k3s": "", "role": "master"}
-    assert master.answer("hand-out", MASTER_2, asked)["token"] == SERVER
+    answer = master.answer("hand-out", MASTER_2, asked)
+    assert (answer["token"], answer["agent_token"]) == (SERVER, "agents")
+    assert "agent_token" not in master.answer("hand-out", WORKER_1, W1)
     assert master.answer("hand-out", WORKER_1, dict(W1, role="master")) == {"error": "not-allowed"}
     both = WORKER_1._replace(principals=frozenset([WORKER, OPERATOR]))
     assert master.answer("hand-out", both, dict(W1, role="master")) == {"error": "not-allowed"}

@@ -116,6 +116,15 @@ def test_what_k3s_needs_to_join(root: Root) -> None:
     assert root.at(K3S_PASSWORD).read_text() == password, "another one would be refused for good"
 
 
+def test_a_further_master_takes_the_agents_token_over(root: Root) -> None:
+    """Agents log in to any of the masters by it."""
+    grant = Grant(f"K10{CA}::server:s3cret", GRANT.server, CA, "", 1_700_000_000, "agents")
+    root.node.configure_joining(grant, "m2")
+    assert root.at(K3S_AGENT_TOKEN).read_text() == "agents\n"
+    assert f'agent-token-file: "{K3S_AGENT_TOKEN}"' in root.at(K3S_CONFIG).read_text().splitlines()
+    assert "agents" not in repr(grant)
+
+
 def test_an_empty_password_counts_as_none(root: Root) -> None:
     root.at(K3S_PASSWORD).parent.mkdir(parents=True)
     root.at(K3S_PASSWORD).write_text("")

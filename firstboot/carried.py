@@ -1,0 +1,51 @@
+"""These modules on a node without lying there: their sources come in on standard input, and live in memory.
+
+The operator's side sends this file as text, for ``python3 -c`` to run, so that no secret and no quoting ever
+is on a command line. Runs on the node; even a Python too old for the rest must understand this file.
+"""
+
+import importlib
+import importlib.abc
+import importlib.util
+import json
+import sys
+import zlib
+from typing import Any, BinaryIO, Dict
+
+OLDEST = (3, 7)
+READY = "k3s-bake ready\n"
+"""Said when Python is there and listens: nothing is sent before, or sudo would take it for a password."""
+
+START = (
+    f"import sys; sys.stdout.write({READY!r}); sys.stdout.flush(); "
+    "exec(sys.stdin.buffer.read(int(sys.stdin.buffer.readline())))"
+)
+"""For ``python3 -I -c``. A line with the number of this file's bytes follows, then the file, then a line with
+the number of bytes of the sources, then they: JSON, ``{module: source}``, compressed."""
+
+
+class Carried(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
+    def __init__(self, sources: Dict[str, str]) -> None:
+        self._sources = sources
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        return importlib.util.spec_from_loader(name, self) if name in self._sources else None
+
+    def get_source(self, name: str) -> str:
+        return self._sources[name]
+
+    def is_package(self, name: str) -> bool:
+        return any(other.startswith(name + ".") for other in self._sources)
+
+
+def main(stdin: BinaryIO, stdout: BinaryIO) -> None:
+    sources = json.loads(zlib.decompress(stdin.read(int(stdin.readline()))).decode("utf-8"))
+    if sys.version_info < OLDEST:
+        sys.exit("Python {}.{} is too old".format(*sys.version_info[:2]))
+    sys.meta_path.insert(0, Carried(sources))
+    sys.stdout = sys.stderr  # what is printed by mistake does not come among the answers
+    importlib.import_module("firstboot.remote").serve(stdin, stdout)
+
+
+if __name__ == "__main__":
+    main(sys.stdin.buffer, sys.stdout.buffer)

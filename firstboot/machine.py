@@ -1,0 +1,140 @@
+"""What a running machine is and has, beyond its files: for the checks before it becomes a node.
+
+Runs on the node too: Python 3.7, standard library only.
+"""
+
+import json
+import os
+import re
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+from firstboot import board
+from firstboot.contract import STATE
+from firstboot.programs import run
+
+PORTS = (2379, 2380, 6422, 6443, 8472, 10250)
+"""Those that a node of ours needs."""
+
+_LISTENS = "0A"  # TCP_LISTEN of include/net/tcp_states.h
+_OTHERS = {
+    "/etc/kubernetes/kubelet.conf": "kubeadm",
+    "/var/snap/microk8s": "MicroK8s",
+    "/var/lib/k0s": "k0s",
+    "/var/lib/rancher/rke2": "RKE2",
+}
+"""Another Kubernetes, by what only it has."""
+
+
+def facts(root: str = "/") -> Dict[str, Any]:
+    """For the operator's side, as JSON takes it. Nothing in it is secret."""
+    found = board.read(root)
+    mounts = _text(root, "proc/mounts")
+    return {
+        "python": "{}.{}.{}".format(*sys.version_info[:3]),
+        "machine": found.machine,
+        "serial": found.serial,
+        "reason": found.reason,
+        "hostname": socket.gethostname(),
+        "kernel": os.uname().release,
+        "boot_id": boot_id(root),
+        "memory": _number(r"^MemTotal: +([0-9]+) kB", _text(root, "proc/meminfo")) * 1024,
+        "free": {path: _free(root, path) for path in ("/var/lib", "/usr/local", "/tmp")},  # noqa: S108
+        "read_only": bool(re.search(r"^\S+ / \S+ ro[, ]", mounts, re.MULTILINE)),
+        "modeless": modeless(mounts),
+        "time": time.time(),
+        "addresses": addresses(),
+        "taken": sorted(set(PORTS) & set(_listening(root))),
+        "ours": _ours(root),
+        "units": {unit: _state(unit) for unit in ("k3s", "k3s-agent")},
+        "k3s": any(Path(root, f"var/lib/rancher/k3s/{name}").exists() for name in ("server", "agent")),
+        "others": sorted(name for path, name in _OTHERS.items() if Path(root, path[1:]).exists()),
+    }
+
+
+def boot_id(root: str = "/") -> str:
+    """Another one after each boot."""
+    return _text(root, "proc/sys/kernel/random/boot_id").strip()
+
+
+def modeless(mounts: str) -> List[str]:
+    """Where file systems are mounted that keep no modes, by /proc/mounts."""
+    rows = [line.split() for line in mounts.splitlines()]
+    return [row[1] for row in rows if len(row) > 2 and row[2] in ("vfat", "msdos", "exfat")]
+
+
+def addresses() -> Dict[str, List[str]]:
+    """IPv4 addresses with their prefixes, by interface, loopback left out; none where iproute2 is too old."""
+    code, said, _ = run(["ip", "-j", "-4", "address", "show", "up"], limit=10)
+    try:
+        listed = json.loads(said.decode("utf-8")) if code == 0 else []
+        return {
+            str(one["ifname"]): [f"{info['local']}/{info['prefixlen']}" for info in one["addr_info"]]
+            for one in listed
+            if one.get("ifname") not in (None, "lo") and one.get("addr_info")
+        }
+    except (ValueError, KeyError, TypeError):
+        return {}
+
+
+def state(root: str = "/") -> Optional[Dict[str, Any]]:
+    """The agent's memory, as it wrote it."""
+    try:
+        found = json.loads(_text(root, STATE[1:]))
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def log(unit: str, lines: int) -> List[str]:
+    """The last lines of a unit."""
+    _, said, _ = run(["journalctl", "-u", unit, "-o", "cat", "--no-pager", "-n", str(lines)], limit=20)
+    return said.decode("utf-8", "replace").splitlines()
+
+
+def ping(address: str, count: int = 3) -> Optional[float]:
+    """Milliseconds on average; None where nothing comes back."""
+    command = ["ping", "-n", "-q", "-c", str(count), "-i", "0.2", "-w", "3", address]
+    found = re.search(r"= [0-9.]+/([0-9.]+)/", run(command, limit=10)[1].decode("ascii", "replace"))
+    return float(found.group(1)) if found else None
+
+
+def _ours(root: str) -> Optional[Dict[str, Any]]:
+    found = state(root)
+    keys = ("name", "phase", "reason", "since", "address", "server", "ca", "joined")
+    return {key: found.get(key, "") for key in keys} if found else None
+
+
+def _state(unit: str) -> str:
+    return run(["systemctl", "is-active", unit], limit=20)[1].decode("ascii", "replace").strip()
+
+
+def _listening(root: str) -> List[int]:
+    """TCP ports that somebody listens at."""
+    rows = [line.split() for name in ("tcp", "tcp6") for line in _text(root, f"proc/net/{name}").splitlines()]
+    return [int(row[1].rpartition(":")[2], 16) for row in rows if len(row) > 3 and row[3] == _LISTENS]
+
+
+def _free(root: str, path: str) -> int:
+    """Bytes."""
+    try:
+        found = os.statvfs(str(Path(root, path[1:])))
+    except OSError:
+        return 0
+    return found.f_bavail * found.f_frsize
+
+
+def _number(pattern: str, text: str) -> int:
+    found = re.search(pattern, text, re.MULTILINE)
+    return int(found.group(1)) if found else 0
+
+
+def _text(root: str, path: str) -> str:
+    try:
+        with Path(root, path).open(encoding="utf-8", errors="replace") as stream:
+            return stream.read(1 << 20)
+    except OSError:
+        return ""

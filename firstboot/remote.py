@@ -1,0 +1,227 @@
+"""The node's end of an adoption: requests come in on standard input, answers go out on standard output.
+
+A request and an answer are each four bytes (how many follow, network order), then compressed JSON. After a
+``put`` the file's bytes follow as they are. Nothing of a request is on a command line, and nothing stays
+behind but what was asked for. Runs on the node: Python 3.7, standard library only.
+"""
+
+import hashlib
+import json
+import os
+import struct
+import zlib
+from base64 import b64encode
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, BinaryIO, Callable, Dict, List, Mapping, Optional, Sequence
+
+from firstboot import edits, kubernetes, leave, machine
+from firstboot.before import Before
+from firstboot.errors import UserError, WorkFailed
+from firstboot.node import Node
+from firstboot.programs import run
+from firstboot.snapshot import File, Folder, Probe, Symlink
+from firstboot.snapshot import Node as Found
+from firstboot.tree import FolderTree
+
+PARTS = "/var/lib/k3s-bake/parts"
+"""Root's alone: large files on their way, by their sha256."""
+
+MOST = 64 << 20
+"""Bytes of a request or answer, compressed."""
+
+_CHUNK = 1 << 20
+_SIZE = struct.Struct("!I")
+_PATIENCE = 120.0
+
+Answer = Dict[str, Any]
+
+
+def serve(stdin: BinaryIO, stdout: BinaryIO) -> None:
+    """Until the input ends."""
+    os.umask(0o077)
+    session = Session("/", stdin)
+    while True:
+        request = receive(stdin)
+        if request is None:
+            return
+        send(stdout, session.answer(request))
+
+
+def send(stream: BinaryIO, data: Mapping[str, Any]) -> None:
+    stream.write(packed(data))
+    stream.flush()
+
+
+def packed(data: Mapping[str, Any]) -> bytes:
+    """For the wire; both ends use it."""
+    body = zlib.compress(json.dumps(data).encode("utf-8", "surrogatepass"), 1)
+    return _SIZE.pack(len(body)) + body
+
+
+def receive(stream: BinaryIO) -> Optional[Dict[str, Any]]:
+    """None at the end."""
+    head = stream.read(_SIZE.size)
+    if len(head) < _SIZE.size:
+        return None
+    body = stream.read(_SIZE.unpack(head)[0])
+    found: Dict[str, Any] = json.loads(zlib.decompress(body).decode("utf-8", "surrogatepass"))
+    return found
+
+
+class Session:
+    """The verbs. ``root`` is ``/``, or a test's own folder."""
+
+    def __init__(self, root: str, stdin: BinaryIO) -> None:
+        self._root = root
+        self._stdin = stdin
+        modeless = machine.modeless(Path("/proc/mounts").read_text(encoding="utf-8", errors="replace"))
+        self._tree = FolderTree(root, modeless)
+        self._before = Before(root, self._tree)
+        self._verbs: Dict[str, Callable[..., Answer]] = {
+            "look": self._look,
+            "put": self._put,
+            "apply": self._apply,
+            "state": self._state,
+            "nodes": self._nodes,
+            "delete_node": self._delete_node,
+            "ping": self._ping,
+            "reboot": self._reboot,
+            "undo": self._undo,
+            "leave": self._leave,
+        }
+
+    def answer(self, request: Mapping[str, Any]) -> Answer:
+        """What went wrong is an answer, too: ``error``, ``hint`` and ``code``."""
+        values = dict(request)
+        verb = values.pop("verb")
+        try:
+            return self._verbs[verb](**values)
+        except UserError as error:
+            return {"error": error.message, "hint": error.hint, "code": error.exit_code}
+        except OSError as error:
+            what = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
+            return {"error": what, "hint": "", "code": WorkFailed.exit_code}
+
+    def _look(self, probes: Sequence[Sequence[str]]) -> Answer:
+        found = self._tree.read([Probe(path, read) for path, read in probes])
+        nodes = {path: _node(found.get(path)) for path in found}
+        return {"nodes": nodes, "machine": machine.facts(self._root)}
+
+    def _put(self, sha256: str, size: int, offset: int) -> Answer:
+        """``offset`` -1 asks how many bytes are there already; else the bytes from there on follow."""
+        place = Path(self._root, PARTS[1:], sha256)
+        if offset < 0:
+            there = place.stat().st_size if place.is_file() else 0
+            return {"offset": there if there <= size else 0}
+        left = size - offset
+        try:
+            place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with place.open("r+b" if place.is_file() else "wb") as target:
+                target.truncate(offset)
+                target.seek(offset)
+                while left:
+                    piece = self._stdin.read(min(left, _CHUNK))
+                    if not piece:
+                        raise WorkFailed("the connection was cut")
+                    left -= len(piece)
+                    target.write(piece)
+        finally:
+            while left and self._stdin.read(min(left, _CHUNK)):  # they are on their way, whatever happened
+                left -= min(left, _CHUNK)
+        if _sha256(place) != sha256:
+            place.unlink()
+            raise WorkFailed("a file arrived damaged", "Run it again.")
+        return {}
+
+    def _apply(
+        self,
+        changes: Sequence[Mapping[str, Any]],
+        first: Sequence[Sequence[str]],
+        then: Sequence[Sequence[str]],
+    ) -> Answer:
+        """Edits between commands; those that fail are told, and hold up nothing."""
+        wanted = [edits.from_json(change) for change in changes]
+        places = {edit.sha256 for edit in wanted if isinstance(edit, edits.Place)}
+        failed = _run_all(first)
+        self._before.remember(wanted)
+        self._tree.apply(wanted, {sha256: str(Path(self._root, PARTS[1:], sha256)) for sha256 in places})
+        self._drop_parts()
+        return {"failed": failed + _run_all(then)}
+
+    def _drop_parts(self) -> None:
+        folder = Path(self._root, PARTS[1:])
+        for path in folder.glob("*"):
+            path.unlink()
+        if folder.is_dir():
+            folder.rmdir()
+
+    def _state(self, lines: int = 0, unit: str = "k3s") -> Answer:
+        """The agent's memory; with ``lines`` also the last ones of a unit's log."""
+        found = machine.state(self._root) or {}
+        keys = ("name", "phase", "reason", "since", "conf", "inst", "server")
+        told = {key: found.get(key, "") for key in keys}
+        log = machine.log(unit, lines) if lines else []
+        return {**told, "boot_id": machine.boot_id(self._root), "log": log}
+
+    def _nodes(self) -> Answer:
+        found = kubernetes.nodes()
+        return {"nodes": None if found is None else [node._asdict() for node in found]}
+
+    def _delete_node(self, name: str) -> Answer:
+        return {"done": kubernetes.delete_node(name)}
+
+    def _ping(self, addresses: Sequence[str]) -> Answer:
+        with ThreadPoolExecutor(16) as pool:
+            return {"milliseconds": dict(zip(addresses, pool.map(machine.ping, addresses)))}
+
+    def _reboot(self) -> Answer:
+        run(["systemctl", "reboot", "--no-block"], limit=20)
+        return {}
+
+    def _leave(self) -> Answer:
+        """K3s and its agent off and gone, files of ours left where they are."""
+        leave.stop()
+        leave.remove(self._root)
+        return {}
+
+    def _undo(self) -> Answer:
+        """All as it was before the first adoption, as far as nobody has changed it since."""
+        if not self._before.is_known():
+            raise UserError("nothing is known of how this node was before", "Was it ever adopted?")
+        leave.stop()
+        back, left = self._before.undo()
+        leave.remove(self._root)
+        self._before.forget()
+        Node(self._root).set_name(Path(self._root, "etc/hostname").read_text(encoding="utf-8").strip())
+        run(["systemctl", "daemon-reload"], limit=60)
+        return {"back": back, "left": left}
+
+
+def _run_all(commands: Sequence[Sequence[str]]) -> List[List[str]]:
+    """Those that failed, each with what it said."""
+    failed = []
+    for command in commands:
+        code, _, complaint = run(command, limit=_PATIENCE)
+        if code != 0:
+            failed.append([" ".join(command), complaint.strip()[-500:]])
+    return failed
+
+
+def _node(found: Optional[Found]) -> Dict[str, Any]:
+    """As JSON: ``snapshot_of`` of the operator's side reads it."""
+    data: Dict[str, Any] = {"kind": type(found).__name__}
+    if isinstance(found, File):
+        content = None if found.content is None else b64encode(found.content).decode()
+        data.update(vars(found), content=content)
+    elif isinstance(found, (Folder, Symlink)):
+        data.update(vars(found))
+    return data
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        for chunk in iter(lambda: stream.read(_CHUNK), b""):
+            digest.update(chunk)
+    return digest.hexdigest()

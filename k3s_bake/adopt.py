@@ -1,0 +1,252 @@
+"""One machine that runs, on its way to becoming a node: looked at, planned for, changed, awaited."""
+
+import asyncio
+import contextlib
+import time
+from base64 import b64decode
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from bake.concerns import record
+from bake.inspection import is_there
+from bake.node import PROBES, Plan, plan
+from bake.spec import NodeSpec, Role
+from firstboot.contract import CONFIG, JOIN_KEY, REASONS, NodeConfig
+from firstboot.edits import Place, to_json
+from firstboot.errors import UserError, WorkFailed
+from firstboot.snapshot import File, Folder, Node, Snapshot, Special, Symlink
+from k3s_bake import ssh
+from k3s_bake.login import Login, Person
+from k3s_bake.preflight import Problem
+from k3s_bake.wake import wake
+
+_POLL = 0.4
+_BOOT = 300.0
+"""Seconds for a restart of the system."""
+
+_LOG_LINES = 5
+_KINDS: Mapping[str, Any] = {"File": File, "Folder": Folder, "Symlink": Symlink, "Special": Special}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A machine that a person names, and what it is to be."""
+
+    login: Login
+    role: Role
+    name: str | None = None
+    values: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """Further values of NodeSpec."""
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What was found there."""
+
+    found: Snapshot
+    machine: Mapping[str, Any]
+
+    @property
+    def config(self) -> NodeConfig | None:
+        """Of the agent that it has already."""
+        with contextlib.suppress(UserError):
+            return NodeConfig.from_json(self.found.text(CONFIG) or "")
+        return None
+
+    @property
+    def recorded(self) -> str | None:
+        """What an earlier bake or adoption made it to be."""
+        return self.found.text(record.PATH)
+
+    @property
+    def has_credential(self) -> bool:
+        return self.found.get(JOIN_KEY) is not None
+
+    @property
+    def is_joined(self) -> bool:
+        return bool(self.machine["ours"] and self.machine["ours"]["joined"])
+
+    @property
+    def name(self) -> str:
+        """What its agent calls it, or its host name."""
+        return str((self.machine["ours"] or {}).get("name") or self.machine["hostname"])
+
+
+@dataclass
+class Outcome:
+    """Of one machine, in the end or on the way."""
+
+    candidate: Candidate
+    name: str = ""
+    address: str = ""
+    phase: str = "connecting"
+    reason: str = ""
+    error: str = ""
+    hint: str = ""
+    code: int = 0
+    """2: something for a person to mend; 1: work that failed."""
+    conf: float | None = None
+    """Seconds until all was changed that had to be."""
+    inst: float | None = None
+    """Seconds from then until it was Ready."""
+    plan: Plan | None = None
+    problems: list[Problem] = field(default_factory=list)
+    failed: list[list[str]] = field(default_factory=list)
+    """Commands that failed, each with what it said."""
+    pending: tuple[str, ...] = ()
+    """What takes effect at the next boot."""
+    ready: bool | None = None
+    """As Kubernetes says."""
+    pings: dict[str, float | None] = field(default_factory=dict)
+    """Milliseconds to the other nodes, by their names."""
+
+    def fail(self, error: UserError) -> None:
+        self.error, self.hint, self.code = error.message, error.hint, error.exit_code
+        self.phase = "failed"
+
+
+@dataclass(frozen=True)
+class How:
+    person: Person
+    accept_new: bool = False
+    reboot: bool = True
+    timeout: float = 600.0
+    """Seconds from the change to Ready."""
+    told: Callable[[Outcome], None] = lambda outcome: None
+    """Called whenever the phase of a machine changes."""
+
+
+class Machine:
+    """A candidate, logged in to."""
+
+    def __init__(self, candidate: Candidate, outcome: Outcome, remote: ssh.Remote, how: How) -> None:
+        self.candidate = candidate
+        self.outcome = outcome
+        self.remote = remote
+        self.looked = Looked(Snapshot({}, ()), {})
+        self.spec: NodeSpec | None = None
+        self.sources: Mapping[str, Path] = {}
+        """Large files by their sha256."""
+        self._how = how
+
+    def tell(self, phase: str, reason: str = "") -> None:
+        if (phase, reason) != (self.outcome.phase, self.outcome.reason):
+            self.outcome.phase, self.outcome.reason = phase, reason
+            self._how.told(self.outcome)
+
+    async def look(self) -> Looked:
+        """One question: all files that any concern asks for, and what the machine is."""
+        self.tell("looking")
+        probes = [[probe.path, probe.read] for probe in PROBES]
+        answer = await self.remote.call("look", probes=probes)
+        self.looked = Looked(snapshot_of(answer["nodes"]), answer["machine"])
+        return self.looked
+
+    def plan(self, spec: NodeSpec) -> Plan:
+        """What is left to do. A secret that is there, and of which only that is known, stays."""
+        todo = plan(spec, self.looked.found, live=True)
+        return replace(todo, steps=tuple(step for step in todo.steps if not is_there(step)))
+
+    async def apply(self, spec: NodeSpec, todo: Plan, sources: Mapping[str, Path]) -> None:
+        """Carry a plan out, large files first; then what the running system needs, a boot included."""
+        if not todo.steps:
+            return
+        for edit in todo.edits:
+            if isinstance(edit, Place):
+                self.tell("sending", edit.path.rpartition("/")[2])
+                await self.remote.put(sources[edit.sha256], edit.sha256, edit.size, lambda sent: None)
+        self.tell("changing")
+        boot = self.looked.config.boot if self.looked.config else "/boot"
+        needed = wake(
+            [step.edit.path for step in todo.steps],
+            boot=boot,
+            unit=spec.role.unit,
+            agent=spec.first_boot is not None,
+        )
+        boots = bool(needed.reboot) and self._how.reboot
+        answer = await self.remote.call(
+            "apply",
+            changes=[to_json(edit) for edit in todo.edits],
+            first=needed.first,
+            then=() if boots else needed.then,
+        )
+        self.outcome.failed = answer["failed"]
+        self.outcome.pending = () if boots else needed.reboot
+        if boots:
+            await self._reboot()
+
+    async def _reboot(self) -> None:
+        self.tell("rebooting")
+        before = self.looked.machine["boot_id"]
+        await self.remote.call("reboot")
+        await self.remote.close()
+        end = time.monotonic() + _BOOT
+        while True:
+            await asyncio.sleep(1)
+            try:
+                self.remote = await ssh.opened(self.candidate.login, self._how.person)
+                if (await self.remote.call("state"))["boot_id"] != before:
+                    return
+                await self.remote.close()
+            except WorkFailed as error:
+                if time.monotonic() > end:
+                    raise WorkFailed("it did not come back from its restart", error.hint) from error
+
+    async def joined(self) -> None:
+        """Until Kubernetes says that it is Ready, as its agent knows.
+
+        WorkFailed with the reason and the last lines of K3s's log where that takes too long.
+        """
+        end = time.monotonic() + self._how.timeout
+        changed = self.outcome.plan is not None and bool(self.outcome.plan.steps)
+        before = (self.looked.machine["ours"] or {}).get("since") if changed else None
+        while True:
+            state = await self.remote.call("state")
+            if state["since"] and state["since"] != before:  # else its agent has not started anew yet
+                self.tell(str(state["phase"]), str(state["reason"]))
+                self.outcome.name = str(state["name"])
+                if state["phase"] == "joined" and not state["reason"]:
+                    return
+            if time.monotonic() > end:
+                raise await self._late(state)
+            await asyncio.sleep(_POLL)
+
+    async def _late(self, state: Mapping[str, Any]) -> WorkFailed:
+        reason = str(state["reason"])
+        unit = self.candidate.role.unit
+        log = (await self.remote.call("state", lines=_LOG_LINES, unit=unit))["log"]
+        words = f"not Ready after {self._how.timeout:.0f} s: {state['phase']}" + (
+            f" ({reason})" if reason else ""
+        )
+        last = "; ".join(line[:160] for line in log)
+        return WorkFailed(
+            words, " ".join(filter(None, [REASONS.get(reason, ""), last and f"K3s said: {last}"]))
+        )
+
+
+@contextlib.asynccontextmanager
+async def logged_in(candidate: Candidate, outcome: Outcome, how: How) -> AsyncIterator[Machine]:
+    """UserError and WorkFailed as ssh.opened."""
+    how.told(outcome)
+    remote = await ssh.opened(candidate.login, how.person, accept_new=how.accept_new)
+    machine = Machine(candidate, outcome, remote, how)
+    try:
+        yield machine
+    finally:
+        await machine.remote.close()
+
+
+def snapshot_of(nodes: Mapping[str, Mapping[str, Any]]) -> Snapshot:
+    """Of what ``firstboot.remote`` answers to a look."""
+    found: dict[str, Node] = {}
+    for path, data in nodes.items():
+        values = dict(data)
+        kind = _KINDS[values.pop("kind")]
+        if values.get("content") is not None:
+            values["content"] = b64decode(values["content"])
+        if "names" in values:
+            values["names"] = tuple(values["names"])
+        found[path] = kind(**values)
+    return Snapshot(found, PROBES)

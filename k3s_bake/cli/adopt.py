@@ -1,0 +1,215 @@
+"""k3s-bake adopt and preflight"""
+
+import asyncio
+import getpass
+import json
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from bake import cache, cluster_file, trust, zipapp
+from bake.cluster_file import ClusterFile, NodeEntry
+from bake.download import Web
+from bake.k3s_version import DEFAULT_K3S
+from bake.spec import Role
+from bake.wish import Wish
+from firstboot.errors import UserError
+from k3s_bake import fleet_report, report
+from k3s_bake.adopt import Candidate, How, Outcome
+from k3s_bake.cli.operator_options import say
+from k3s_bake.fleet import Fleet, Order
+from k3s_bake.login import Login
+from k3s_bake.progress import Bars
+
+F = TypeVar("F", bound=Callable[..., Any])
+_FILE = click.Path(path_type=Path)
+_OF_IMAGES = ("role", "cluster", "name", "user", "server", "token", "master", "address", "wifi")
+"""Values of NodeSpec that are an image's alone, or that the fleet itself decides."""
+
+
+def _machines(command: F) -> F:
+    for option in reversed(
+        [
+            click.option("--master", "masters", multiple=True, metavar="LOGIN", help="[user@]host[:port]"),
+            click.option("--worker", "workers", multiple=True, metavar="LOGIN", help="Repeat for more."),
+            click.option("--file", "file", type=_FILE, help="cluster.toml: every [[node]] that has a host."),
+            click.option("--cluster", metavar="NAME", help="Name of the cluster.  [default: k3s]"),
+            click.option("--accept-new", is_flag=True, help="Trust hosts that are seen for the first time."),
+            click.option("--take-over", is_flag=True, help="Nodes of another cluster, too: they leave it."),
+            click.option("--json", "as_json", is_flag=True, help="For programs."),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+@click.command()
+@_machines
+@click.option("--k3s", help=f"Version, channel (stable, v1.33) or path.  [default: {DEFAULT_K3S}]")
+@click.option("--k3s-version", help="What a K3s given as a path is.")
+@click.option("--airgap", help="Container images: none, auto or a path.  [default: auto with a release]")
+@click.option("--offline", is_flag=True, help="Use the cache only.")
+@click.option("--mirror", help="URL that takes the place of every server.")
+@click.option("--reboot/--no-reboot", default=True, help="Where a change needs it, once.  [default: reboot]")
+@click.option(
+    "--timeout", type=click.FloatRange(1), default=600.0, show_default=True, help="Seconds until Ready."
+)
+@click.option("--dry-run", is_flag=True, help="Show what would change on each, as a diff; change nothing.")
+def adopt(dry_run: bool, as_json: bool, **given: Any) -> None:
+    """Turn machines that run into nodes of a cluster, over SSH, all at once.
+
+    They come to the same state as a baked card: what is right already stays. A second run changes nothing,
+    and one that was cut off goes on where it was. Each keeps what was there before, for 'k3s-bake undo'.
+
+    \b
+    Examples:
+      k3s-bake adopt --master pi@10.0.0.2 --worker pi@10.0.0.3 --worker pi@10.0.0.4
+      k3s-bake adopt --file cluster.toml --dry-run
+      k3s-bake adopt --worker pi@10.0.0.5 --cluster home --accept-new
+      k3s-bake adopt --file cluster.toml --k3s v1.34.9+k3s1 --json
+    """
+    fleet = Fleet(_order(given, dry_run), _how(given))
+    _run(fleet, fleet.adopt())
+    if dry_run and not as_json:
+        for outcome in fleet.outcomes:
+            _print_plan(outcome)
+    _end(fleet.outcomes, as_json)
+
+
+@click.command()
+@_machines
+def preflight(as_json: bool, **given: Any) -> None:
+    """Say whether machines are fit to become nodes, and if not, why. Changes nothing.
+
+    \b
+    Examples:
+      k3s-bake preflight --file cluster.toml
+      k3s-bake preflight --master pi@10.0.0.2 --worker pi@10.0.0.3
+    """
+    nothing = dict.fromkeys(("k3s", "k3s_version", "airgap", "mirror"))
+    given |= {**nothing, "offline": False, "reboot": False, "timeout": 60.0}
+    fleet = Fleet(_order(given, True), _how(given))
+    _run(fleet, fleet.check())
+    _end(fleet.outcomes, as_json)
+
+
+class Terminal:
+    """The person at the terminal: one question at a time, a password asked for once."""
+
+    def __init__(self) -> None:
+        self._turn = threading.Lock()
+
+    def password(self, what: str) -> str | None:
+        with self._turn:
+            return getpass.getpass(f"{what}: ") if sys.stdin.isatty() else None
+
+    def trusts(self, host: str, fingerprint: str) -> bool:
+        with self._turn:
+            question = f"{host} is new here; its host key is {fingerprint}. Go on?"
+            return sys.stdin.isatty() and click.confirm(question, err=True)
+
+
+def _how(given: dict[str, Any]) -> How:
+    return How(
+        Terminal(),
+        accept_new=given["accept_new"],
+        reboot=given["reboot"],
+        timeout=given["timeout"],
+        told=fleet_report.Lines().told,
+    )
+
+
+def _order(given: dict[str, Any], dry_run: bool) -> Order:
+    file = cluster_file.load(given["file"]) if given["file"] else None
+    candidates = _candidates(given, file)
+    name = given["cluster"] or (file.name if file else None) or "k3s"
+    home, progress = cache.home(), Bars()
+    web = Web(progress, mirror=given["mirror"], offline=given["offline"])
+    parts = cluster_file.parts_for(file)
+    parts |= {key: given[key] for key in ("k3s", "k3s_version", "airgap") if given[key] is not None}
+    return Order(
+        trust.open_cluster(name, home, say),
+        candidates,
+        Wish({}, **{key: value for key, value in parts.items() if key != "base"}),
+        "k3s" in parts,
+        zipapp.build(home, web.offline, progress.say),
+        home,
+        web,
+        dry_run,
+        given["take_over"],
+    )
+
+
+def _candidates(given: dict[str, Any], file: ClusterFile | None) -> list[Candidate]:
+    """UserError where nobody, or somebody twice, is named."""
+    found = [Candidate(Login.parse(text), Role.MASTER) for text in given["masters"]]
+    found += [Candidate(Login.parse(text), Role.WORKER) for text in given["workers"]]
+    if file:
+        found += [_candidate(node, file) for node in file.nodes if node.host]
+    if not found:
+        raise UserError("which machines?", "--master and --worker name them, or nodes of --file with a host.")
+    hosts = [str(one.login) for one in found]
+    for host in hosts:
+        if hosts.count(host) > 1:
+            raise UserError(f"{host} is named more than once", "A machine is one node.")
+    return _with_one_leader(found)
+
+
+def _with_one_leader(found: list[Candidate]) -> list[Candidate]:
+    """Of several masters the first starts the cluster, and the others join it."""
+    leading = [one for one in found if one.role is Role.MASTER and not one.values.get("join")]
+    return [replace(one, values={**one.values, "join": True}) if one in leading[1:] else one for one in found]
+
+
+def _candidate(node: NodeEntry, file: ClusterFile) -> Candidate:
+    values = cluster_file.values_for(ClusterFile(**{**vars(file), "nodes": (node,)}), node.role, node.name)
+    user = node.user or file.user
+    login = Login.parse(f"{user}@{node.host}" if user else str(node.host))
+    kept = {key: value for key, value in values.items() if key not in _OF_IMAGES}
+    return Candidate(login, node.role, node.name, kept)
+
+
+def _run(fleet: Fleet, work: Any) -> None:
+    try:
+        asyncio.run(work)
+    except KeyboardInterrupt:
+        report.console(stderr=True).print("interrupted; so far:")
+        _print(fleet.outcomes)
+        raise
+
+
+def _end(outcomes: list[Outcome], as_json: bool) -> None:
+    """Exit code 1 where work failed on some node, 2 where all that failed is for a person to mend."""
+    if as_json:
+        click.echo(json.dumps(fleet_report.data(outcomes), indent=2))
+    else:
+        _print(outcomes)
+    codes = {one.code for one in outcomes if one.error}
+    if codes:
+        raise click.exceptions.Exit(1 if 1 in codes else 2)
+
+
+def _print(outcomes: list[Outcome]) -> None:
+    console = report.console()
+    console.print(fleet_report.table(outcomes))
+    pings = fleet_report.pings(outcomes)
+    if pings:
+        console.print()
+        console.print(pings)
+    for line in fleet_report.troubles(outcomes):
+        console.print(report.shown(line))
+
+
+def _print_plan(outcome: Outcome) -> None:
+    if outcome.plan is None:
+        return
+    console = report.console()
+    console.print(f"[bold]{report.shown(outcome.name)} ({report.shown(outcome.candidate.login)})[/]")
+    for step in outcome.plan.steps:
+        console.print(report.shown(report.diff(step)), end="")
+    console.print(f"{len(outcome.plan.steps)} changes; nothing was changed.\n")

@@ -1,0 +1,116 @@
+"""What became of a fleet, for people and programs: states, times, pings. No secret gets here."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from rich.table import Table
+
+from bake import manifest
+from k3s_bake import report
+from k3s_bake.adopt import Outcome
+
+_COLOURS = {"joined": "green", "failed": "red", "pending": "yellow"}
+
+
+def table(outcomes: Sequence[Outcome]) -> Table:
+    """A row a node: how far it is, how long it took, what was changed."""
+    made = report.table("node", "role", "login", "state", "kubernetes", "config", "install", "changes")
+    for one in outcomes:
+        colour = _COLOURS.get(one.phase, "yellow")
+        state = one.phase + (f" ({one.reason})" if one.reason else "")
+        made.add_row(
+            report.shown(one.name or "?"),
+            one.candidate.role.value,
+            report.shown(one.candidate.login),
+            f"[{colour}]{report.shown(state)}[/]",
+            {True: "Ready", False: "NotReady", None: ""}[one.ready],
+            _seconds(one.conf),
+            _seconds(one.inst),
+            _changes(one),
+        )
+    return made
+
+
+def pings(outcomes: Sequence[Outcome]) -> Table | None:
+    """Milliseconds from each node (rows) to each other; None where nobody pinged."""
+    named = [one for one in outcomes if one.pings]
+    if not named:
+        return None
+    made = report.table("ping (ms)", *(report.shown(one.name) for one in named))
+    for one in named:
+        row = ["-" if other is one else _milliseconds(one.pings.get(other.name)) for other in named]
+        made.add_row(report.shown(one.name), *row)
+    return made
+
+
+def troubles(outcomes: Sequence[Outcome]) -> list[str]:
+    """A line for each thing that a person should know, what failed first."""
+    lines = []
+    for one in outcomes:
+        who = f"{one.name or '?'} ({one.candidate.login})"
+        if one.error:
+            lines.append(f"{who}: {one.error}" + (f"\n    {one.hint}" if one.hint else ""))
+        stopped = {one.error}
+        notes = [f"{each.message}: {each.remedy}" for each in one.problems if each.message not in stopped]
+        notes += [f"'{command}' failed: {complaint}" for command, complaint in one.failed]
+        notes += [f"{', '.join(one.pending)} takes effect at the next boot"] if one.pending else []
+        lines += [f"{who}: {note}" for note in notes]
+    return lines
+
+
+def data(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": one.name,
+            "role": one.candidate.role.value,
+            "login": str(one.candidate.login),
+            "address": one.address,
+            "phase": one.phase,
+            "reason": one.reason,
+            "error": one.error,
+            "hint": one.hint,
+            "ready": one.ready,
+            "configuration_seconds": _rounded(one.conf),
+            "installation_seconds": _rounded(one.inst),
+            "changes": manifest.steps(one.plan) if one.plan else None,
+            "problems": [{"code": p.code, "message": p.message, "remedy": p.remedy} for p in one.problems],
+            "failed_commands": [{"command": command, "said": said} for command, said in one.failed],
+            "pending": list(one.pending),
+            "ping_ms": one.pings,
+        }
+        for one in outcomes
+    ]
+
+
+class Lines:
+    """How far each node is, a line at each change, on standard error: for logs, and for terminals too."""
+
+    def __init__(self) -> None:
+        self._console = report.console(stderr=True)
+        self._began = time.monotonic()
+
+    def told(self, one: Outcome) -> None:
+        state = one.phase + (f" ({one.reason})" if one.reason else "")
+        seconds = time.monotonic() - self._began
+        self._console.print(
+            f"\\[{seconds:6.1f} s] {report.shown(one.candidate.login)}: {report.shown(state)}"
+        )
+
+
+def _changes(one: Outcome) -> str:
+    if one.plan is None:
+        return ""
+    return str(len(one.plan.steps)) if one.plan.steps else "none"
+
+
+def _seconds(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds:.1f} s"
+
+
+def _milliseconds(took: float | None) -> str:
+    return "lost" if took is None else f"{took:.2f}"
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)

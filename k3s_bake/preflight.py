@@ -1,0 +1,119 @@
+"""Is a running machine fit to become a node, and if not, why? Pure, over what firstboot.machine tells."""
+
+import ipaddress
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bake.spec import Role
+from firstboot.contract import REASONS, is_label
+
+MB = 1 << 20
+_MEMORY = {Role.MASTER: 512 * MB, Role.WORKER: 256 * MB}
+"""The least that K3s asks for; what the firmware keeps for itself is allowed for."""
+_KEPT = 96 * MB
+_ROOM = {Role.MASTER: 1024 * MB, Role.WORKER: 512 * MB}
+_SKEW = 120.0
+"""Seconds between a node's clock and this one's: more, and certificates of one are not valid on another."""
+_STOCK = frozenset({"raspberrypi", "localhost", "debian", "ubuntu"})
+_VIRTUAL = re.compile(r"cni|flannel|docker|veth|br-|virbr|wg|tun|tap|kube")
+
+
+@dataclass(frozen=True)
+class Problem:
+    code: str
+    message: str
+    remedy: str
+    stops: bool = True
+    """False: worth knowing, no more."""
+
+
+def problems(machine: Mapping[str, Any], role: Role, now: float, *, take_over: bool = False) -> list[Problem]:
+    """All that stands in the way of one machine; those that stop it first. ``now``: seconds since 1970."""
+    found = [
+        *_board(machine, role),
+        *_room(machine, role),
+        *_kubernetes(machine, role, take_over),
+        *_clock(machine, now),
+    ]
+    return sorted(found, key=lambda one: not one.stops)
+
+
+def clashes(names: Mapping[str, str]) -> dict[str, Problem]:
+    """By node, where two are to have one name. ``names``: what each is to be called, or is."""
+    counted = Counter(names.values())
+    return {
+        node: Problem("name-clash", f"another node is called {name}, too", "Name each in cluster.toml.")
+        for node, name in names.items()
+        if name and counted[name] > 1
+    }
+
+
+def name_for(hostname: str) -> str | None:
+    """A machine's own name, where it can be a node's; None for one that every card has."""
+    name = hostname.lower()
+    return name if is_label(name) and name not in _STOCK else None
+
+
+def lan_address(machine: Mapping[str, Any], host: str) -> str | None:
+    """Where other nodes reach it: what the person named, if that is an address of its own, else its first."""
+    own = [one for name, listed in machine["addresses"].items() if not _VIRTUAL.match(name) for one in listed]
+    plain = [str(ipaddress.ip_interface(one).ip) for one in own]
+    return host if host in plain else next(iter(plain), None)
+
+
+def _board(machine: Mapping[str, Any], role: Role) -> Iterator[Problem]:
+    if machine["reason"] == "armv6":
+        yield Problem("armv6", REASONS["armv6"], "K3s has no program for it.")
+    elif machine["reason"]:
+        # cmdline.txt is mended by the adoption itself, and a boot turns it on.
+        yield Problem(machine["reason"], "its memory cgroup is off", "A reboot turns it on.", stops=False)
+    least = _MEMORY[role] - _KEPT
+    if machine["memory"] < least:
+        have = f"{machine['memory'] // MB} MB of memory"
+        yield Problem("memory", have, f"A {role} needs {_MEMORY[role] // MB} MB at the very least.")
+
+
+def _room(machine: Mapping[str, Any], role: Role) -> Iterator[Problem]:
+    if machine["read_only"]:
+        yield Problem("read-only", "its root is mounted read-only", "Is the card damaged? dmesg says why.")
+    for path in ("/var/lib", "/usr/local"):
+        free = machine["free"].get(path, 0)
+        if free < _ROOM[role] // (1 if path == "/var/lib" else 4):
+            yield Problem("room", f"{free // MB} MB are free in {path}", "Make room, or use a larger card.")
+            return
+
+
+def _kubernetes(machine: Mapping[str, Any], role: Role, take_over: bool) -> Iterator[Problem]:
+    if machine["others"]:
+        names = " and ".join(machine["others"])
+        yield Problem("other-kubernetes", f"{names} is installed there", "Remove it: two disturb each other.")
+    if machine["ours"] or take_over:
+        return
+    if machine["k3s"]:
+        yield Problem(
+            "other-k3s",
+            "K3s of somebody else is installed there",
+            "k3s-uninstall.sh removes it, --take-over uses the machine all the same.",
+        )
+        return
+    needed = {6443, 6422} if role is Role.MASTER else {10250}
+    for port in sorted(needed & set(machine["taken"])):
+        yield Problem("port", f"port {port} is taken", f"sudo ss -ltnp 'sport = :{port}' says by whom.")
+
+
+def _clock(machine: Mapping[str, Any], now: float) -> Iterator[Problem]:
+    wrong = machine["time"] - now
+    if abs(wrong) > _SKEW:
+        when = "ahead" if wrong > 0 else "behind"
+        words = f"its clock is {_span(abs(wrong))} {when} of this machine's"
+        yield Problem("clock", words, "A worker takes its master's; timedatectl shows it.", stops=False)
+
+
+def _span(seconds: float) -> str:
+    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} seconds"
