@@ -22,7 +22,7 @@ from bake.spec import Containerd, File, FirstBoot, K3s, NodeSpec, Role
 from firstboot.contract import MASTER, WORKER, Credential
 from firstboot.errors import UserError
 
-_NO_AUTHORITY = "ssh-ed25519 " + b64encode(b"\0\0\0\x0bssh-ed25519\0\0\0 ".ljust(51, b"\0")).decode()
+NO_AUTHORITY = "ssh-ed25519 " + b64encode(b"\0\0\0\x0bssh-ed25519\0\0\0 ".ljust(51, b"\0")).decode()
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def _first_boot(
     name, say = values.get("cluster", NodeSpec.cluster), web.progress.say
     if wish.dry_run and not trust.exists(name, home):
         say(f"the signing key of cluster '{name}' is made when an image is: this shows one of zeros")
-        return {"first_boot": FirstBoot(_file(agent), _NO_AUTHORITY), "credential": Credential()}
+        return {"first_boot": FirstBoot(_file(agent), NO_AUTHORITY), "credential": Credential()}
     cluster = trust.open_cluster(name, home, say)
     credential = credential_of(cluster, values["role"]) if wish.credential else None
     return {"first_boot": FirstBoot(_file(agent), cluster.public_key), "credential": credential}

@@ -46,6 +46,7 @@ class Before:
             entries[edit.path] = {"was": was, "made": _shape_of(edit)}
         listed = json.dumps(entries, indent=1).encode()
         self._tree.apply([Write(_LIST, listed, 0o600, secret=True)])
+        Path(self._root, FOLDER[1:]).chmod(0o700)
 
     def is_known(self) -> bool:
         return bool(self._entries())

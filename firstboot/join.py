@@ -143,7 +143,8 @@ def next_step(view: View) -> Step:
         return Ask({address: found[address] for address in due[:AT_ONCE]})
     if isinstance(chosen, Start):
         left = LISTENED - view.listened
-        return chosen if left <= 0 or view.memory.ca else Listen("asking", "", max(left, 0.5))
+        is_meant = bool(view.memory.ca) or chosen.address == view.config.master  # by a person
+        return chosen if left <= 0 or is_meant else Listen("asking", "", max(left, 0.5))
     return Listen(*_standing(view, found, chosen))
 
 

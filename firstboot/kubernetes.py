@@ -82,6 +82,12 @@ def delete_node(name: str) -> bool:
     return run(command, limit=_LIMIT)[0] == 0
 
 
+def drain(name: str) -> bool:
+    """Whether all pods that can have gone elsewhere."""
+    options = ["--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=60s"]
+    return is_label(name) and run([K3S, "kubectl", "drain", name, *options], limit=90)[0] == 0
+
+
 def create_token(version: str) -> Optional[str]:
     """A new token for agents, good for an hour, in K10 form; None where this K3s cannot make such."""
     if not can_create_tokens(version):

@@ -84,7 +84,7 @@ class Session:
             "apply": self._apply,
             "state": self._state,
             "nodes": self._nodes,
-            "delete_node": self._delete_node,
+            "remove_node": self._remove_node,
             "ping": self._ping,
             "reboot": self._reboot,
             "undo": self._undo,
@@ -168,8 +168,10 @@ class Session:
         found = kubernetes.nodes()
         return {"nodes": None if found is None else [node._asdict() for node in found]}
 
-    def _delete_node(self, name: str) -> Answer:
-        return {"done": kubernetes.delete_node(name)}
+    def _remove_node(self, name: str) -> Answer:
+        """Of this master's cluster: its pods go elsewhere first, as far as that can be done."""
+        drained = kubernetes.drain(name)
+        return {"drained": drained, "done": kubernetes.delete_node(name)}
 
     def _ping(self, addresses: Sequence[str]) -> Answer:
         with ThreadPoolExecutor(16) as pool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bake import spec_json, trust, wish
+from bake import spec_json, trust, wish, zipapp
 from bake.artifacts import Artifact
 from bake.cache import Home
 from bake.download import Web
@@ -28,17 +28,30 @@ _AT_ONCE = 64
 
 @dataclass(frozen=True)
 class Order:
-    cluster: trust.Cluster
+    cluster: str
     candidates: Sequence[Candidate]
     parts: Wish
     """K3s and what else is staged; its nodes are not looked at."""
     given_k3s: bool
     """A person named a K3s: nodes that have another change theirs."""
-    agent: Artifact
     home: Home
     web: Web
     dry_run: bool = False
     take_over: bool = False
+
+
+@dataclass(frozen=True)
+class Supplies:
+    """What every node needs of this machine, made on first use."""
+
+    cluster: trust.Cluster | None
+    """None: a dry run, and there is no such cluster yet."""
+    agent: Artifact
+
+    @property
+    def first_boot(self) -> FirstBoot:
+        key = self.cluster.public_key if self.cluster else wish.NO_AUTHORITY
+        return FirstBoot(File(self.agent.name, self.agent.sha256, self.agent.size), key)
 
 
 @dataclass
@@ -47,6 +60,7 @@ class Fleet:
     how: How
     outcomes: list[Outcome] = field(default_factory=list)
     """There from the beginning, so that what was done is known when it is interrupted."""
+    _supplies: "Supplies | None" = None
     _machines: dict[int, Machine] = field(default_factory=dict)
     _k3s: dict[str, tuple[K3s, dict[str, Path]]] = field(default_factory=dict)
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -63,6 +77,7 @@ class Fleet:
 
     async def adopt(self) -> None:
         """All the way. What a machine did not take is in its outcome."""
+        self._supplies = await asyncio.to_thread(self._supply)
         async with AsyncExitStack() as stack:
             await self._look(stack)
             await self._each(self._plan)
@@ -71,6 +86,12 @@ class Fleet:
             await self._each(self._change)
             await self._ask_kubernetes()
             await self._each(self._ping)
+
+    def _supply(self) -> Supplies:
+        order, say = self.order, self.order.web.progress.say
+        is_new = order.dry_run and not trust.exists(order.cluster, order.home)
+        cluster = None if is_new else trust.open_cluster(order.cluster, order.home, say)
+        return Supplies(cluster, zipapp.build(order.home, order.web.offline, say))
 
     async def _each(self, step: Callable[[Machine], Coroutine[Any, Any, None]]) -> None:
         """Of those that are well so far."""
@@ -110,7 +131,7 @@ class Fleet:
         )
         config = machine.looked.config
         if config and not self.order.take_over:
-            wanted = (self.order.cluster.name, machine.candidate.role.value)
+            wanted = (self.order.cluster, machine.candidate.role.value)
             if (config.cluster, config.role) != wanted:
                 raise UserError(
                     f"it is a {config.role} of the cluster {config.cluster}", "--take-over makes it another."
@@ -156,21 +177,22 @@ class Fleet:
 
     async def _spec(self, machine: Machine) -> tuple[NodeSpec, dict[str, Path]]:
         """What the machine is to be, and where its files are. UserError for what no node can be."""
-        order, looked = self.order, machine.looked
+        order, looked, supplies = self.order, machine.looked, self._supplies
+        if supplies is None:
+            raise WorkFailed("nothing was made ready")
         arch = facts_of(looked.found, live=True).architecture
-        sources = {order.agent.sha256: order.agent.path}
-        agent = File(order.agent.name, order.agent.sha256, order.agent.size)
-        first_boot = FirstBoot(agent, order.cluster.public_key)
-        credential = Credential() if looked.has_credential or order.dry_run else None
-        name = self._name(machine)
-        if credential is None:
-            # ssh-keygen takes a moment, and keeps its own order.
-            credential = await asyncio.to_thread(credential_of, order.cluster, machine.candidate.role, name)
+        sources = {supplies.agent.sha256: supplies.agent.path}
+        first_boot, name = supplies.first_boot, self._name(machine)
+        credential = Credential()  # a stand-in, where it has one already
+        if supplies.cluster and not order.dry_run and not looked.has_credential:
+            role = machine.candidate.role
+            async with self._turn:
+                credential = await asyncio.to_thread(credential_of, supplies.cluster, role, name)
         if looked.recorded and looked.config and not order.take_over:
             return await self._recorded(machine, first_boot, credential, arch, sources)
         k3s, files = await self._k3s_for(arch, order.parts)
         values = {**machine.candidate.values, **self._joining(machine)}
-        values |= {"role": machine.candidate.role, "name": name, "cluster": order.cluster.name}
+        values |= {"role": machine.candidate.role, "name": name, "cluster": order.cluster}
         return NodeSpec(k3s=k3s, first_boot=first_boot, credential=credential, **values), sources | files
 
     async def _recorded(

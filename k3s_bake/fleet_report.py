@@ -48,7 +48,7 @@ def troubles(outcomes: Sequence[Outcome]) -> list[str]:
     """A line for each thing that a person should know, what failed first."""
     lines = []
     for one in outcomes:
-        who = f"{one.name or '?'} ({one.candidate.login})"
+        who = f"{one.name} ({one.candidate.login})" if one.name else str(one.candidate.login)
         if one.error:
             lines.append(f"{who}: {one.error}" + (f"\n    {one.hint}" if one.hint else ""))
         stopped = {one.error}

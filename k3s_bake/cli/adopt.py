@@ -1,10 +1,7 @@
 """k3s-bake adopt and preflight"""
 
 import asyncio
-import getpass
 import json
-import sys
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from bake import cache, cluster_file, trust, zipapp
+from bake import cache, cluster_file
 from bake.cluster_file import ClusterFile, NodeEntry
 from bake.download import Web
 from bake.k3s_version import DEFAULT_K3S
@@ -21,7 +18,7 @@ from bake.wish import Wish
 from firstboot.errors import UserError
 from k3s_bake import fleet_report, report
 from k3s_bake.adopt import Candidate, How, Outcome
-from k3s_bake.cli.operator_options import say
+from k3s_bake.cli.terminal import Terminal
 from k3s_bake.fleet import Fleet, Order
 from k3s_bake.login import Login
 from k3s_bake.progress import Bars
@@ -98,22 +95,6 @@ def preflight(as_json: bool, **given: Any) -> None:
     _end(fleet.outcomes, as_json)
 
 
-class Terminal:
-    """The person at the terminal: one question at a time, a password asked for once."""
-
-    def __init__(self) -> None:
-        self._turn = threading.Lock()
-
-    def password(self, what: str) -> str | None:
-        with self._turn:
-            return getpass.getpass(f"{what}: ") if sys.stdin.isatty() else None
-
-    def trusts(self, host: str, fingerprint: str) -> bool:
-        with self._turn:
-            question = f"{host} is new here; its host key is {fingerprint}. Go on?"
-            return sys.stdin.isatty() and click.confirm(question, err=True)
-
-
 def _how(given: dict[str, Any]) -> How:
     return How(
         Terminal(),
@@ -133,11 +114,10 @@ def _order(given: dict[str, Any], dry_run: bool) -> Order:
     parts = cluster_file.parts_for(file)
     parts |= {key: given[key] for key in ("k3s", "k3s_version", "airgap") if given[key] is not None}
     return Order(
-        trust.open_cluster(name, home, say),
+        name,
         candidates,
         Wish({}, **{key: value for key, value in parts.items() if key != "base"}),
         "k3s" in parts,
-        zipapp.build(home, web.offline, progress.say),
         home,
         web,
         dry_run,

@@ -20,6 +20,7 @@ from k3s_bake.cli.kubeconfig import kubeconfig
 from k3s_bake.cli.nodes import nodes
 from k3s_bake.cli.release import release
 from k3s_bake.cli.revoke import revoke
+from k3s_bake.cli.undo import remove, undo
 
 _INTERRUPTED, _BROKEN_PIPE = 130, 141  # 128 + SIGINT, 128 + SIGPIPE, as shells say it
 
@@ -51,6 +52,8 @@ cli.add_command(boot)
 
 cli.add_command(adopt)
 cli.add_command(preflight)
+cli.add_command(remove)
+cli.add_command(undo)
 
 cli.add_command(nodes)
 cli.add_command(kubeconfig)

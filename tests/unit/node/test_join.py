@@ -89,6 +89,12 @@ def test_a_second_cluster_has_time_to_be_heard() -> None:
     assert isinstance(join.next_step(replace(early, memory=Memory(ca="a" * 64))), Start)
 
 
+def test_a_master_that_a_person_has_named_needs_no_such_time() -> None:
+    tries = {"10.0.0.2": join.granted("", grant(), 1000.0)}
+    named = view(config=replace(CONFIG, master="10.0.0.2"), tries=tries, listened=0.0)
+    assert isinstance(join.next_step(named), Start)
+
+
 def test_strangers_hold_up_nobody_who_has_a_grant() -> None:
     tries = {"10.0.0.2": join.granted("joined 7", grant(), 1000.0)}
     strangers = [replace(OTHER, addr=f"10.0.1.{number}") for number in range(20)]
