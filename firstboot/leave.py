@@ -11,7 +11,7 @@ import signal
 from pathlib import Path
 from typing import Iterator, List
 
-from firstboot import avahi
+from firstboot import avahi, registry
 from firstboot.contract import (
     HOST_CERTIFICATE,
     HOST_KEY,
@@ -36,7 +36,7 @@ _UNITS = (
     "k3s-agent.service",
 )
 _FILES = (
-    *(HOST_CERTIFICATE, HOST_KEY, JOIN_CERTIFICATE, JOIN_KEY, NAME, STATE, avahi.FILE),
+    *(HOST_CERTIFICATE, HOST_KEY, JOIN_CERTIFICATE, JOIN_KEY, NAME, STATE, avahi.FILE, registry.PATH),
     *(K3S_AGENT_TOKEN, K3S_PASSWORD, K3S_TOKEN, "/etc/rancher/k3s/k3s.yaml"),
 )
 _FOLDERS = ("/var/lib/rancher/k3s", "/var/lib/kubelet", "/run/k3s", "/run/flannel", "/var/lib/cni")

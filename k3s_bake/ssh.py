@@ -21,7 +21,7 @@ from k3s_bake.login import Login, Person
 _SOURCES = Path(remote.__file__).parent
 _NOT_NEEDED = {"agent", "carried", "confined", "helper", "mdns", "serve"}
 _KNOWN_HOSTS = Path("~/.ssh/known_hosts")
-_CONNECT, _LOGIN, _ANSWER = 15.0, 60.0, 300.0
+_CONNECT, _LOGIN, _ANSWER = 15.0, 30.0, 300.0
 """Seconds: until a host answers, until it lets us in, until a request is answered."""
 _ALIVE, _MISSED = 10.0, 3
 """Seconds between signs of life, and how many may be missed until a connection counts as lost."""
