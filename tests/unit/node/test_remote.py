@@ -1,0 +1,100 @@
+"""The node's end of an adoption, without a node: what comes in, what goes out."""
+
+import hashlib
+import io
+from pathlib import Path
+from typing import Any, Dict
+
+import pytest
+
+from firstboot import machine, remote
+from firstboot.edits import Place, Write, to_json
+from firstboot.remote import PARTS, Session
+
+pytestmark = pytest.mark.unit
+
+BYTES = bytes(range(256)) * 5000
+SHA256 = hashlib.sha256(BYTES).hexdigest()
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(machine, "facts", lambda root: {"machine": "armv7l"})
+    monkeypatch.setattr(remote, "run", lambda command, **_: (1 if "false" in command else 0, b"", "no\n"))
+    return tmp_path
+
+
+def ask(root: Path, stdin: bytes = b"", **request: Any) -> Dict[str, Any]:
+    session = Session(str(root), io.BytesIO(stdin))
+    session._tree._keeps_owners = False
+    return session.answer(request)
+
+
+def test_messages_survive_the_wire() -> None:
+    data = {"verb": "x", "text": "ä\udc80", "list": [1, None, 2.5]}
+    stream = io.BytesIO(remote.packed(data) + remote.packed({}))
+    assert remote.receive(stream) == data
+    assert remote.receive(stream) == {}
+    assert remote.receive(stream) is None
+
+
+def test_a_look(root: Path) -> None:
+    (root / "etc").mkdir()
+    (root / "etc/os-release").write_bytes(b"ID=raspbian\n")
+    (root / "etc/link").symlink_to("x")
+    found = ask(
+        root, verb="look", probes=[["/etc/os-release", "content"], ["/etc/link", "content"], ["/a", "head"]]
+    )
+    assert found["machine"] == {"machine": "armv7l"}
+    assert found["nodes"]["/etc/link"] == {"kind": "Symlink", "target": "x"}
+    assert found["nodes"]["/etc/os-release"]["content"] == "SUQ9cmFzcGJpYW4K"
+    assert "/a" not in found["nodes"]
+
+
+def test_a_large_file_goes_on_where_it_was_cut(root: Path) -> None:
+    put = {"verb": "put", "sha256": SHA256, "size": len(BYTES)}
+    assert ask(root, **put, offset=-1) == {"offset": 0}
+    cut = ask(root, BYTES[:1000], **put, offset=0)
+    assert "cut" in cut["error"]
+    assert ask(root, **put, offset=-1) == {"offset": 1000}
+    assert ask(root, BYTES[1000:], **put, offset=1000) == {}
+    assert (root / PARTS[1:] / SHA256).read_bytes() == BYTES
+
+
+def test_a_damaged_file_is_refused_and_forgotten(root: Path) -> None:
+    put = {"verb": "put", "sha256": SHA256, "size": len(BYTES)}
+    assert "damaged" in ask(root, b"x" * len(BYTES), **put, offset=0)["error"]
+    assert ask(root, **put, offset=-1) == {"offset": 0}
+
+
+def test_where_a_file_cannot_be_kept_its_bytes_are_read_all_the_same(root: Path) -> None:
+    """Else the next request would be looked for among them."""
+    (root / "var").write_text("in the way")
+    stdin = io.BytesIO(BYTES + remote.packed({"verb": "next"}))
+    session = Session(str(root), stdin)
+    answer = session.answer({"verb": "put", "sha256": SHA256, "size": len(BYTES), "offset": 0})
+    assert answer["code"] == 1
+    assert remote.receive(stdin) == {"verb": "next"}
+
+
+def test_apply_carries_out_and_tells_what_failed(root: Path) -> None:
+    ask(root, BYTES, verb="put", sha256=SHA256, size=len(BYTES), offset=0)
+    changes = [
+        to_json(Write("/etc/secret", b"s3cret", 0o600, secret=True)),
+        to_json(Place("/usr/local/bin/k3s", SHA256, len(BYTES), 0o755)),
+    ]
+    answer = ask(root, verb="apply", changes=changes, first=[["true"]], then=[["false", "x"]])
+    assert answer == {"failed": [["false x", "no"]]}
+    assert (root / "usr/local/bin/k3s").read_bytes() == BYTES
+    assert (root / "etc/secret").read_bytes() == b"s3cret"
+    assert not (root / PARTS[1:]).exists()
+
+
+def test_what_goes_wrong_is_an_answer_without_a_secret(root: Path) -> None:
+    assert "Was it ever adopted?" in ask(root, verb="undo")["hint"]
+    (root / "etc/folder").mkdir(parents=True)
+    changes = [to_json(Write("/etc/folder", b"s3cret", secret=True))]
+    answer = ask(root, verb="apply", changes=changes, first=[], then=[])
+    assert answer["code"] == 2
+    assert "/etc/folder" in answer["error"]
+    assert "s3cret" not in str(answer)

@@ -1,0 +1,59 @@
+"""Whom a person names, and what is sent there."""
+
+import json
+import zlib
+
+import pytest
+
+from firstboot import carried
+from firstboot.errors import UserError
+from k3s_bake import ssh
+from k3s_bake.login import Login
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.mark.parametrize(
+    ("text", "login"),
+    [
+        ("pi@10.0.0.3", Login("10.0.0.3", "pi")),
+        ("10.0.0.3", Login("10.0.0.3")),
+        ("pi@pi.local:2222", Login("pi.local", "pi", 2222)),
+        ("pi@[fe80::1]:22", Login("fe80::1", "pi", 22)),
+        ("fe80::1", Login("fe80::1")),
+    ],
+)
+def test_logins(text: str, login: Login) -> None:
+    assert Login.parse(text) == login
+
+
+@pytest.mark.parametrize(
+    "text", ["", "pi@", "@host", "a b", "pi@-oProxyCommand=x", "h:0", "h:70000", "h:x", "h\x1b"]
+)
+def test_what_is_no_login(text: str) -> None:
+    with pytest.raises(UserError, match="no node to log in to"):
+        Login.parse(text)
+
+
+def test_what_is_sent_is_all_that_the_nodes_end_imports() -> None:
+    stream = ssh._program()
+    size, _, rest = stream.partition(b"\n")
+    loader, rest = rest[: int(size)], rest[int(size) :]
+    size, _, rest = rest.partition(b"\n")
+    sources = json.loads(zlib.decompress(rest))
+    assert len(rest) == int(size)
+    assert b"class Carried" in loader
+    assert "firstboot.remote" in sources
+    finder = carried.Carried(sources)
+    assert finder.is_package("firstboot")
+    for name, source in sources.items():
+        compile(source, name, "exec")
+        for line in source.splitlines():
+            if line.startswith("from firstboot."):
+                assert line.split()[1] in sources, f"{name}: {line}"
+
+
+def test_the_command_line_has_no_quote_that_a_shell_would_take() -> None:
+    assert "'" not in carried.START.replace(chr(39), chr(34))
+    assert "$" not in carried.START
+    assert "`" not in carried.START

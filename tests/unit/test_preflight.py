@@ -1,0 +1,88 @@
+"""Is a running machine fit?"""
+
+from typing import Any
+
+import pytest
+
+from bake.spec import Role
+from k3s_bake.preflight import MB, clashes, lan_address, name_for, problems
+
+pytestmark = pytest.mark.unit
+
+NOW = 1_800_000_000.0
+
+
+def machine(**values: Any) -> dict[str, Any]:
+    return {
+        "reason": "",
+        "hostname": "raspberrypi",
+        "memory": 927 * MB,
+        "free": {"/var/lib": 4096 * MB, "/usr/local": 4096 * MB},
+        "read_only": False,
+        "time": NOW,
+        "addresses": {"eth0": ["10.0.0.3/24"]},
+        "taken": [],
+        "ours": None,
+        "k3s": False,
+        "others": [],
+        **values,
+    }
+
+
+def test_a_pi_3_is_fit_for_either_role() -> None:
+    for role in Role:
+        assert problems(machine(), role, NOW) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "code", "stops"),
+    [
+        ({"reason": "armv6"}, "armv6", True),
+        ({"reason": "no-memory-cgroup"}, "no-memory-cgroup", False),
+        ({"memory": 100 * MB}, "memory", True),
+        ({"read_only": True}, "read-only", True),
+        ({"free": {"/var/lib": 10 * MB, "/usr/local": 10 * MB}}, "room", True),
+        ({"others": ["MicroK8s"]}, "other-kubernetes", True),
+        ({"k3s": True}, "other-k3s", True),
+        ({"taken": [10250]}, "port", True),
+        ({"time": NOW - 2 * 365 * 86400}, "clock", False),
+    ],
+)
+def test_what_stands_in_the_way(values: dict[str, Any], code: str, stops: bool) -> None:
+    (found,) = problems(machine(**values), Role.WORKER, NOW)
+    assert (found.code, found.stops) == (code, stops)
+    assert found.remedy
+
+
+def test_ours_may_use_its_own_ports_and_a_taken_over_one_too() -> None:
+    busy = machine(taken=[6443, 6422, 10250], k3s=True)
+    assert problems(busy, Role.MASTER, NOW)
+    assert problems(busy | {"ours": {"name": "pi-1"}}, Role.MASTER, NOW) == []
+    assert problems(busy, Role.MASTER, NOW, take_over=True) == []
+
+
+def test_what_stops_comes_first() -> None:
+    found = problems(machine(time=0.0, read_only=True), Role.WORKER, NOW)
+    assert [one.stops for one in found] == [True, False]
+
+
+def test_the_clocks_difference_is_told_in_words() -> None:
+    (found,) = problems(machine(time=NOW + 730 * 86400), Role.WORKER, NOW)
+    assert "730 days ahead" in found.message
+
+
+def test_names() -> None:
+    assert name_for("Pi-7") == "pi-7"
+    assert name_for("raspberrypi") is None
+    assert name_for("my_pi") is None
+    assert clashes({"a": "pi-1", "b": "pi-1", "c": "pi-2", "d": "", "e": ""}).keys() == {"a", "b"}
+
+
+def test_the_address_is_none_of_pods_or_containers() -> None:
+    several = machine(
+        addresses={"cni0": ["10.42.0.1/24"], "docker0": ["172.17.0.1/16"], "wlan0": ["10.0.0.9/24"]}
+    )
+    assert lan_address(several, "pi.local") == "10.0.0.9"
+    two = machine(addresses={"eth0": ["10.0.0.3/24"], "wlan0": ["10.0.0.9/24"]})
+    assert lan_address(two, "10.0.0.9") == "10.0.0.9"
+    assert lan_address(machine(addresses={}), "10.0.0.9") is None

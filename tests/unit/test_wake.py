@@ -1,0 +1,65 @@
+"""Changed paths in, commands out."""
+
+import pytest
+
+from bake.node import CONCERNS
+from firstboot.contract import AGENT, JOIN_UNIT, UNIT
+from k3s_bake.wake import wake
+
+pytestmark = pytest.mark.unit
+
+UNITS = "/etc/systemd/system"
+
+
+def test_nothing_changed_nothing_done() -> None:
+    assert wake([]) == wake([], agent=False)
+    assert (wake([]).first, wake([]).then, wake([]).reboot) == ((), (), ())
+
+
+@pytest.mark.parametrize(
+    ("path", "command"),
+    [
+        (f"{UNITS}/k3s.service", ("systemctl", "daemon-reload")),
+        ("/etc/rancher/k3s/config.yaml", ("systemctl", "try-restart", "--no-block", "k3s.service")),
+        ("/usr/local/bin/k3s", ("systemctl", "try-restart", "--no-block", "k3s.service")),
+        ("/etc/hostname", ("hostname", "--file", "/etc/hostname")),
+        ("/etc/ssh/sshd_config", ("systemctl", "try-reload-or-restart", "ssh.service")),
+        ("/etc/k3s-bake/sshd_config", ("systemctl", "try-restart", JOIN_UNIT)),
+        (AGENT, ("systemctl", "try-restart", "k3s-bake-helper.service")),
+        ("/etc/ufw/user.rules", ("ufw", "reload")),
+        ("/etc/dhcpcd.conf", ("dhcpcd", "--rebind")),
+    ],
+)
+def test_each_path_wakes_what_reads_it(path: str, command: tuple[str, ...]) -> None:
+    assert command in wake([path]).then
+
+
+def test_a_token_restarts_no_k3s() -> None:
+    """It is read when K3s starts, and a running one has joined."""
+    assert not any("k3s.service" in command for command in wake(["/etc/rancher/k3s/token"]).then)
+
+
+def test_units_are_read_before_any_is_started_and_the_agent_comes_last() -> None:
+    found = wake([f"{UNITS}/{UNIT}", f"{UNITS}/k3s-agent.service", "/etc/hostname"], unit="k3s-agent")
+    assert found.then[0] == ("systemctl", "daemon-reload")
+    assert found.then[-1] == ("systemctl", "restart", UNIT)
+    assert ("systemctl", "try-restart", "--no-block", "k3s-agent.service") in found.then
+    assert wake(["/etc/hostname"], agent=False).then[-1] != ("systemctl", "restart", UNIT)
+
+
+def test_swap_is_turned_off_before_its_file_goes() -> None:
+    found = wake([f"{UNITS}/dphys-swapfile.service", "/var/swap"])
+    assert found.first == (("systemctl", "stop", "dphys-swapfile.service"),)
+
+
+def test_the_kernels_words_take_a_boot() -> None:
+    assert wake(["/boot/cmdline.txt"]).reboot == ("/boot/cmdline.txt",)
+    assert wake(["/boot/cmdline.txt"], boot="/boot/firmware").reboot == ()
+    assert wake(["/boot/firmware/cmdline.txt"], boot="/boot/firmware").reboot
+
+
+def test_no_command_holds_a_path_of_a_secret() -> None:
+    paths = [probe.path for concern in CONCERNS for probe in concern.probes if "*" not in probe.path]
+    found = wake(paths)
+    words = [word for command in (*found.first, *found.then) for word in command]
+    assert not any("token" in word or "key" in word for word in words)
