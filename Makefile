@@ -14,12 +14,13 @@ comma := ,
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=http_proxy$(comma)https_proxy$(comma)no_proxy)
 BIN := .venv/bin
 
-.PHONY: help setup packages demo test lint bench bench-join
+.PHONY: help setup packages demo demo-adopt test lint bench bench-join
 
 help:
 	@echo 'make setup   install what is missing (apt, .venv); ENGINE=e2fs goes without libguestfs'
 	@echo 'make demo    bake a worker and a master, and boot them until the worker joins; BOOT=0 boots nothing,'
 	@echo '             REAL=1 downloads Raspbian and K3s for it'
+	@echo 'make demo-adopt   make three machines that run a cluster, over SSH; as root'
 	@echo "make test    run the tests; ARGS='-k name' is passed to pytest"
 	@echo 'make lint    ruff and mypy'
 	@echo 'make bench   compare with virt-customize and with copying; ARGS=--quick with copying alone'
@@ -49,6 +50,9 @@ packages:
 
 demo: setup
 	$(BIN)/python images/sample/demo.py $(if $(REAL),--real) $(if $(filter 0,$(BOOT)),--no-boot)
+
+demo-adopt: setup
+	$(BIN)/python images/sample/demo_adopt.py
 
 test: setup
 	$(BIN)/pytest -n 3 --dist loadfile --durations=15 $(if $(filter e2fs,$(ENGINE)),-m 'not libguestfs') $(ARGS)

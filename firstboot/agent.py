@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
 
-from firstboot import avahi, board, clock, join, kubernetes, mdns, status, token
+from firstboot import board, clock, join, kubernetes, mdns, status, token
 from firstboot.contract import (
     CONFIG,
     JOIN_CERTIFICATE,
@@ -21,11 +21,13 @@ from firstboot.contract import (
     STATUS,
     Announcement,
     NodeConfig,
+    seconds_text,
 )
 from firstboot.edits import Write
 from firstboot.join import Ask, Memory, Start, Try, View
 from firstboot.node import Node, answers
 from firstboot.token import Grant, NotAnswered, Trust
+from firstboot.voice import Voice
 from firstboot.watcher import Watcher
 
 _HURRIED, _CALM = 0.5, 30.0
@@ -47,7 +49,7 @@ class Agent:
         self._board = board.read(node.root)
         self._k3s = node.k3s_version()
         self._began = time.monotonic()
-        self._announcer = mdns.Announcer()
+        self._voice = Voice(node)
         self._said: Optional[Announcement] = None
         self._listened = self._crowd = 0.0
         self._heard: Dict[str, Tuple[Announcement, float]] = {}
@@ -61,13 +63,16 @@ class Agent:
         self._serve()
         if not self._config.joins:
             self._node.configure_leading(self._memory.name)
-        elif not self._node.is_let_in(self._memory.ca, self._memory.server):
+        elif not (self._memory.joined and self._node.is_let_in(self._memory.ca, self._memory.server)):
+            was_let_in = bool(self._memory.ca)  # and K3s may run already, with what was true then
             self._join()
+            if was_let_in:
+                self._node.restart(self._config.unit)
         self._start()
         self._watch()
 
     def stop(self) -> None:
-        self._announcer.stop()
+        self._voice.stop()
 
     # steps
 
@@ -130,7 +135,7 @@ class Agent:
 
     def _start(self) -> None:
         if not self._memory.conf:
-            self._memory = replace(self._memory, conf=f"{time.monotonic() - self._began:.1f}")
+            self._memory = replace(self._memory, conf=seconds_text(time.monotonic() - self._began))
         self._tell("starting")
         self._node.start(self._config.unit)
 
@@ -156,19 +161,19 @@ class Agent:
         now = time.monotonic()
         self._heard = {key: kept for key, kept in self._heard.items() if kept[1] > now - _KEPT}
         self._heard.update({one.addr: (one, now) for one in heard})
-        self._announcer.check()
+        self._voice.check()
         if not enough(heard):
             time.sleep(max(0.0, begun + seconds - time.monotonic()))
         self._listened += time.monotonic() - begun
 
     def _asked(self, step: Ask, tries: Mapping[str, Try]) -> Dict[str, Try]:
         def one(address: str) -> Try:
-            said, begun = step.masters[address], time.monotonic()
+            said = step.masters[address]
             try:
                 grant = self._hand_out(address)
             except NotAnswered as failure:
                 now, chance = time.monotonic(), random.random()  # noqa: S311 (no secret)
-                return join.failed(tries.get(address), said, failure.reason, now, chance, now - begun)
+                return join.failed(tries.get(address), said, failure.reason, now, chance, failure.waited)
             return join.granted(said, grant, time.monotonic())
 
         with ThreadPoolExecutor(len(step.masters)) as pool:
@@ -185,8 +190,8 @@ class Agent:
 
     def _masters(self) -> Iterator[str]:
         """Addresses of the cluster's masters that are heard now."""
-        self._announcer.check()
-        heard = mdns.browse(join.ROUND, enough=lambda heard: any(map(self._is_master, heard)))
+        self._voice.check()
+        heard = mdns.browse(join.ROUND)  # a whole round: the first to speak may be a stranger
         yield from (one.addr for one in heard if self._is_master(one))
         if self._config.master:
             yield self._config.master
@@ -198,6 +203,7 @@ class Agent:
     # after the start
 
     def _watch(self) -> None:
+        started = time.monotonic()
         watcher = Watcher(
             self._node,
             self._config,
@@ -212,13 +218,13 @@ class Agent:
         while True:
             phase, reason = watcher.look()
             if phase == "joined" and not self._memory.joined:
-                spent = time.monotonic() - self._began - float(self._memory.conf)
-                watcher.memory = replace(watcher.memory, joined=True, inst=f"{spent:.1f}")
+                spent = seconds_text(time.monotonic() - started)
+                watcher.memory = replace(watcher.memory, joined=True, inst=spent)
             kept = watcher.memory
             self._memory = replace(self._memory, joined=kept.joined, inst=kept.inst)
             self._memory = replace(self._memory, address=kept.address, server=kept.server)
             self._tell(phase, reason)
-            self._announcer.check()
+            self._voice.check()
             time.sleep(_CALM if phase == "joined" else _HURRIED)
 
     # telling
@@ -235,10 +241,10 @@ class Agent:
         if self._said is None or (said.phase, said.reason) != (self._said.phase, self._said.reason):
             _print(status.line_of(said.name, phase, reason))
         self._said = said
-        status.remember(self._node.root, memory)
+        self._node.try_to_write(status.memory_file(memory))
         for failure in status.tell(self._node.root, self._config.boot, STATUS, said, memory.server):
             _print(failure)
-        self._announce(said)
+        self._voice.say(said)
 
     def _announcement(self, memory: Memory) -> Announcement:
         addresses = mdns.lan_addresses()
@@ -257,17 +263,6 @@ class Agent:
             memory.inst,
         )
 
-    def _announce(self, said: Announcement) -> None:
-        if not avahi.runs():
-            self._announcer.say(said)
-            return
-        self._announcer.stop()
-        if said.phase in avahi.PASSING and not said.reason:
-            return
-        while int(time.time() - 0.05) <= self._node.changed(avahi.FILE):
-            time.sleep(0.05)  # avahi takes a file for unchanged that is of the same second
-        self._node.write([Write(avahi.FILE, avahi.service(said))])
-
     def _set_clock(self, moment: int) -> None:
         try:
             clock.set_clock(moment)
@@ -275,7 +270,7 @@ class Agent:
             _print(f"the clock cannot be set: {error.strerror}")
             return
         if self._node.text(clock.KEPT):  # fake-hwclock itself never goes back, and the power may be cut
-            self._node.write([Write(clock.KEPT, clock.kept(moment))])
+            self._node.try_to_write(Write(clock.KEPT, clock.kept(moment)))
 
 
 def _print(line: str) -> None:

@@ -5,7 +5,6 @@ Runs on the node: Python 3.7, standard library only.
 
 import re
 import socket
-import threading
 import time
 from typing import (
     Any,
@@ -14,13 +13,14 @@ from typing import (
     FrozenSet,
     List,
     Mapping,
-    NamedTuple,
     Optional,
+    Set,
     Tuple,
 )
 
 from firstboot import kubernetes, revocations
-from firstboot.contract import GOLDEN, MASTER, OPERATOR, WORKER, is_address, is_label
+from firstboot.asker import Asker, Refused, texts
+from firstboot.contract import MASTER, OPERATOR, WORKER, is_label
 from firstboot.kept import Kept
 from firstboot.kubernetes import KubernetesNode
 from firstboot.registry import Registry, is_serial
@@ -31,6 +31,9 @@ _REUSED = 600.0
 _SEEN = 3.0
 """Seconds for which what Kubernetes said holds, its silence, too."""
 
+_VERSION = 60.0
+"""Seconds for which K3s's version holds: it may be updated while this runs."""
+
 _PATIENCE = 20.0
 """Seconds that an asker may wait for K3s, which takes a minute to start on a Pi: asked again later, it would
 have been ready for some time."""
@@ -39,26 +42,8 @@ _WAITING = 4
 """Askers who wait: each is a login, of some 10 MB. Who finds no place asks again."""
 
 _LINE = re.compile(r"(?:serial: [0-9]{1,20}|id: [!-~]{1,80})(?: # [!-~]{1,80})?")
-_MOST_LINES = 2000
 
 Answer = Dict[str, Any]
-
-
-class Refused(Exception):
-    """With a code of contract.REASONS."""
-
-    @property
-    def reason(self) -> str:
-        return str(self.args[0])
-
-
-class Asker(NamedTuple):
-    """Who asks, by the certificate that sshd has checked."""
-
-    key_id: str
-    principals: FrozenSet[str]
-    address: str
-    """Ours, by which the asker has reached us."""
 
 
 class Answers:
@@ -67,11 +52,11 @@ class Answers:
     def __init__(self, root: str = "/") -> None:
         self._root = root
         self._registry = Registry(root)
-        self._version = Kept(lambda: kubernetes.version() or None, float("inf"), _SEEN)
+        self._version = Kept(lambda: kubernetes.version() or None, _VERSION, _SEEN)
         self._nodes = Kept(kubernetes.nodes, _SEEN, _SEEN)
         self._token = Kept(self._new_token, _REUSED, _SEEN)
         self._up = Kept(lambda: kubernetes.is_up() or None, _SEEN, 0.3)
-        self._places = threading.BoundedSemaphore(_WAITING)
+        self._waiting: Set[str] = set()
         self._minted: List[str] = []
         self._verbs: Dict[str, Callable[[Asker, Mapping[str, Any]], Answer]] = {
             "hand-out": self._hand_out,
@@ -88,9 +73,13 @@ class Answers:
             allowed = VERBS.get(verb, frozenset())
             if not asker.principals & allowed:
                 raise Refused("not-allowed")
+            if asker.certificate and revocations.refuses(asker.certificate, self._root):
+                raise Refused(
+                    "credential-refused"
+                )  # sshd looks when a connection begins, and that may be long ago
             return self._verbs[verb](asker, request)
         except Refused as refusal:
-            return {"error": refusal.reason}
+            return {"error": refusal.reason, **refusal.more}
 
     # for nodes
 
@@ -101,7 +90,8 @@ class Answers:
             raise Refused("bad-answer")
         if role == "master" and MASTER not in asker.principals:
             raise Refused("not-allowed")
-        server_token = kubernetes.server_token() if self._waits_for_k3s() else None
+        self._wait_for_k3s(name)
+        server_token = kubernetes.server_token()
         if server_token is None:
             raise Refused("not-ready")
         ours = self._version.get() or ""
@@ -110,7 +100,7 @@ class Answers:
         token = server_token if role == "master" else self._token.get()
         if token is None:
             raise Refused("not-ready")
-        if name == socket.gethostname() or not self._registry.admit(name, serial):
+        if name == socket.gethostname() or not self._registry.admit(name, serial, asker.has_card):
             raise Refused("name-taken")
         agents = {"agent_token": kubernetes.agent_password() or ""} if role == "master" else {}
         return {"token": token, **agents, **self._here(asker, server_token)}
@@ -132,21 +122,26 @@ class Answers:
 
     def _rejoin(self, asker: Asker, request: Mapping[str, Any]) -> Answer:
         name, serial = _identity(asker, request)
-        if self._registry.serial(name) != serial:
+        if not self._registry.is_known(name, serial, asker.has_card):
             raise Refused("name-taken")
         self._delete(name)
         return {"done": True}
 
-    def _waits_for_k3s(self) -> bool:
-        if self._up.get() or not self._places.acquire(blocking=False):
-            return self._up.get() is True
+    def _wait_for_k3s(self, name: str) -> None:
+        """Refused where it does not come up; ``waited`` says that the asker need not back off."""
+        if self._up.get():
+            return
+        if name in self._waiting or len(self._waiting) >= _WAITING:
+            raise Refused("not-ready")
+        self._waiting.add(name)
         try:
             end = time.monotonic() + _PATIENCE
-            while not self._up.get() and time.monotonic() < end:
+            while not self._up.get():
+                if time.monotonic() >= end:
+                    raise Refused("not-ready", {"waited": True})
                 time.sleep(0.3)
-            return self._up.get() is True
         finally:
-            self._places.release()
+            self._waiting.discard(name)
 
     def _here(self, asker: Asker, server_token: str) -> Answer:
         return {
@@ -175,7 +170,7 @@ class Answers:
 
     def _revoke(self, asker: Asker, request: Mapping[str, Any]) -> Answer:
         """The list first: whatever else fails, the certificates are refused from now on."""
-        lines, names = _texts(request.get("lines")), _texts(request.get("names"))
+        lines, names = texts(request.get("lines")), texts(request.get("names"))
         if not all(map(_LINE.fullmatch, lines)) or not all(map(is_label, names)):
             raise Refused("bad-answer")
         revocations.add(lines, self._root)
@@ -226,9 +221,15 @@ class Answers:
 
     def _drop_tokens(self) -> None:
         """Best effort: they end within the hour anyway."""
-        self._token.drop()
-        while self._minted:
-            kubernetes.delete_token(self._minted.pop())
+        old: List[str] = []
+
+        def take() -> None:
+            old.extend(self._minted)
+            self._minted.clear()
+
+        self._token.drop(take)
+        for identity in old:
+            kubernetes.delete_token(identity)
 
 
 VERBS: Dict[str, FrozenSet[str]] = {
@@ -242,31 +243,12 @@ VERBS: Dict[str, FrozenSet[str]] = {
 """Each verb, and which principals may use it."""
 
 
-def asker_of(data: Mapping[str, Any]) -> Asker:
-    """Who the forced command says it is. ValueError for anything else."""
-    key_id, principals, address = (data.get(key) for key in ("key_id", "principals", "address"))
-    if not isinstance(key_id, str) or not isinstance(address, str) or not is_address(address):
-        raise ValueError("no asker")
-    try:
-        return Asker(key_id, frozenset(_texts(principals)), address)
-    except Refused as refusal:
-        raise ValueError("no asker") from refusal
-
-
-def _texts(value: object) -> List[str]:
-    if not isinstance(value, list) or len(value) > _MOST_LINES:
-        raise Refused("bad-answer")
-    if not all(isinstance(one, str) for one in value):
-        raise Refused("bad-answer")
-    return value
-
-
 def _identity(asker: Asker, request: Mapping[str, Any]) -> Tuple[str, str]:
     """Name and serial number. A card's own certificate is for its name alone, a golden one for any."""
     name, serial = request.get("name"), request.get("serial")
     if not isinstance(name, str) or not is_label(name) or not is_serial(serial):
         raise Refused("bad-answer")
-    if not asker.key_id.startswith(GOLDEN) and asker.key_id != name:
+    if asker.has_card and asker.key_id != name:
         raise Refused("wrong-name")
     return name, str(serial)
 

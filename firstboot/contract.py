@@ -115,6 +115,12 @@ def is_address(text: str) -> bool:
     return True
 
 
+def seconds_text(seconds: float) -> str:
+    """As the TXT record has room for: never longer, never cut."""
+    whole = min(max(int(seconds), 0), 9_999_999)
+    return f"{abs(max(seconds, 0.0)):.1f}" if whole < 10_000 else str(whole)
+
+
 def host_alias(cluster: str) -> str:
     """The name under which a master's host certificate is trusted, whatever its address."""
     return f"k3s-bake-{cluster}"
@@ -201,11 +207,13 @@ class Announcement:
             and (not values["addr"] or is_address(values["addr"]))
             and re.fullmatch(r"[0-9a-zA-Z]*", values["serial"])
             and re.fullmatch(r"[0-9A-Za-z.+-]*", values["k3s"])
-            and all(re.fullmatch(r"[0-9]*(\.[0-9]+)?", values[key]) for key in ("conf", "inst"))
             and re.fullmatch(r"[0-9]*", values["since"])
         )
         if not good:
             return None
+        for key in ("conf", "inst"):  # worth no more than themselves
+            if not re.fullmatch(r"[0-9]*(\.[0-9]+)?", values[key]):
+                values[key] = ""
         values["since"] = int(values["since"] or 0)
         return cls(**values)
 

@@ -14,7 +14,8 @@ import traceback
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Dict
 
-from firstboot.answers import Answers, asker_of
+from firstboot.answers import Answers
+from firstboot.asker import asker_of
 from firstboot.contract import MAX_ANSWER, is_label
 
 IDLE = 300.0

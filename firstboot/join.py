@@ -31,6 +31,9 @@ NEWS = 0.5
 FEW, EACH = 4, 0.3
 """Nodes that may ask at once, and seconds that a Pi needs for each one more."""
 
+CROWD = 30.0
+"""Seconds at most: anyone can announce nodes that are not there."""
+
 KEPT = 60.0
 """Seconds for which a grant that could not be used yet is as good as new."""
 
@@ -115,7 +118,7 @@ class Listen:
 
 @dataclass(frozen=True)
 class Ask:
-    """All of them at once: one who never answers holds up nobody."""
+    """All of them at once: those who never answer hold up the others for one answer's time at most."""
 
     masters: Mapping[str, str]
     """Addresses, each with what is announced there."""
@@ -162,7 +165,7 @@ def candidates(view: View) -> Dict[str, str]:
 
 
 def due_of(view: View, found: Mapping[str, str]) -> List[str]:
-    """Whom to ask now, those with the fewest failures first.
+    """Whom to ask now: who was named or known before strangers, then those with the fewest failures.
 
     A master that announces something new is asked at once: it may have become ready.
     """
@@ -174,26 +177,28 @@ def due_of(view: View, found: Mapping[str, str]) -> List[str]:
         news = found[address] and found[address] != last.said
         return view.now >= last.asked + (NEWS if news and not last.grant else last.wait)
 
-    def failures(address: str) -> int:
-        return view.tries[address].failures if address in view.tries else 0
+    def order(address: str) -> Tuple[bool, int]:
+        is_named = address in (view.config.master, view.memory.address)
+        return not is_named, view.tries[address].failures if address in view.tries else 0
 
-    return sorted(filter(is_due, found), key=failures)
+    return sorted(filter(is_due, found), key=order)
 
 
 def crowd(view: View) -> float:
     """Seconds that a master needs to answer all who are on their way: who asks waits for a part of them, so
     that a hundred that hear the same master do not come at once."""
     others = [one for one in view.heard if one.cluster == view.config.cluster and one.phase != "joined"]
-    return EACH * max(0, len(others) - FEW)
+    return min(CROWD, EACH * max(0, len(others) - FEW))
 
 
-def failed(last: Optional[Try], said: str, reason: str, now: float, chance: float, took: float = 0.0) -> Try:
+def failed(
+    last: Optional[Try], said: str, reason: str, now: float, chance: float, waited: bool = False
+) -> Try:
     """The next question waits longer, each node for another time: ``chance`` is from 0 to 1.
 
-    A master that keeps a node waiting until it is ready (``took`` seconds) is asked again soon.
+    A master that has let the node wait for it (``waited``) is asked again soon.
     """
-    is_kept_waiting = reason == "not-ready" and took > ROUND
-    failures = last.failures + 1 if last and not is_kept_waiting else 1
+    failures = last.failures + 1 if last and not waited else 1
     longest = min(LONGEST, FIRST * 2 ** min(failures, 10))
     return Try(now, said, failures, FIRST + (longest - FIRST) * chance, reason)
 
@@ -257,6 +262,10 @@ class Seen:
     """For which it has not been Ready."""
 
 
+_TELLING_WHEN_JOINED = frozenset({"other-cluster", "credential-refused", "untrusted-master"})
+"""A master that answers, but is not believed or does not believe, is not lost."""
+
+
 def watched(seen: Seen, joined: bool) -> Tuple[str, str]:
     """Phase and reason of a node that was started; ``joined``: it has been Ready once."""
     if seen.ready:
@@ -266,5 +275,5 @@ def watched(seen: Seen, joined: bool) -> Tuple[str, str]:
     if not seen.running and seen.seconds > _SLOW:
         return "starting", "k3s-failed"
     if seen.ready is None and seen.running and joined:
-        return "joined", seen.reason if seen.reason == "other-cluster" else "master-lost"
+        return "joined", seen.reason if seen.reason in _TELLING_WHEN_JOINED else "master-lost"
     return "starting", seen.reason

@@ -27,6 +27,8 @@ class Kept(Generic[T]):
                 self._until = time.monotonic() + seconds
             return self._value
 
-    def drop(self) -> None:
+    def drop(self, also: Callable[[], None] = lambda: None) -> None:
+        """``also`` is done while nobody makes a new one."""
         with self._lock:
             self._until = float("-inf")
+            also()

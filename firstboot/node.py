@@ -30,6 +30,8 @@ from firstboot.contract import (
     is_label,
 )
 from firstboot.edits import Edit, Write
+from firstboot.errors import UserError
+from firstboot.snapshot import Probe
 from firstboot.token import Grant
 from firstboot.tree import FolderTree
 
@@ -67,8 +69,18 @@ class Node:
         return moment if moment <= time.time() else 0
 
     def write(self, edits: Sequence[Edit]) -> None:
-        """UserError or WorkFailed where it cannot be done; each is whole or not there."""
-        FolderTree(self.root).apply(edits)
+        """UserError or WorkFailed where it cannot be done; each is whole or not there. What is so already is
+        not written again: cards wear out, and may be full."""
+        tree = FolderTree(self.root)
+        found = tree.read([Probe(edit.path, "digest") for edit in edits])
+        tree.apply([edit for edit in edits if not edit.met_by(found.get(edit.path))])
+
+    def try_to_write(self, edit: Edit) -> None:
+        """A card that takes no more writes must not stop a node that works."""
+        try:
+            self.write([edit])
+        except UserError as error:
+            print(error.message, flush=True)  # noqa: T201 (the journal)
 
     def _at(self, path: str) -> Path:
         return Path(self.root, path.lstrip("/"))
@@ -208,13 +220,16 @@ def with_keys(config: str, keys: Mapping[str, str]) -> str:
 
     ``with-node-id`` goes: the name is this node's own already.
     """
-    lines: Dict[str, str] = {}
+    left = dict(keys)
+    lines: List[str] = []
     for line in config.splitlines():
-        lines[line.partition(":")[0]] = line
-    lines.pop("with-node-id", None)
-    for key, value in keys.items():
-        lines[key] = _line(key, value)
-    return "".join(f"{line}\n" for line in lines.values())
+        key = line.partition(":")[0]
+        if key not in keys and key != "with-node-id":  # a person's, whatever it is
+            lines.append(line)
+        elif key in left:
+            lines.append(_line(key, left.pop(key)))
+    lines += [_line(key, value) for key, value in left.items()]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def keys_of_agent(config: str) -> Dict[str, str]:

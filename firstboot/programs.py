@@ -40,18 +40,23 @@ def run(
     """Killed, with its children, where it says more than ``most`` bytes or takes more than ``limit`` seconds.
 
     One that has not ended after the seconds of ``again`` is started once more beside it, for what may be done
-    twice: where a network loses most packets, one of several gets through. The first to succeed counts.
+    twice: where a network loses most packets, one of several gets through. The first to succeed counts, and
+    as soon as one has said anything no further one is started.
     No secret may be in ``command``: anyone on the machine can read it.
     """
     begun = time.monotonic()
     starts = [0.0, *again]
     running: List[_Program] = []
+    begun_any = False
     result: Result = (FAILED, b"", "")
     with contextlib.ExitStack() as stack:
-        while running or len(starts) > len(again):
+        while running or not begun_any:
             passed = time.monotonic() - begun
+            if running and any(program.has_spoken for program in running):
+                starts = []
             if starts and passed >= starts[0]:
                 del starts[0]
+                begun_any = True
                 try:
                     running.append(stack.enter_context(_Program(command, stdin)))
                 except OSError as error:
@@ -106,6 +111,10 @@ class _Program:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._complaint.close()
         self._process.__exit__(kind, error, trace)
+
+    @property
+    def has_spoken(self) -> bool:
+        return bool(self._said)
 
     def fileno(self) -> int:
         return self._stream.fileno()

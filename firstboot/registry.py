@@ -12,12 +12,21 @@ from typing import Any, Dict, Optional
 
 from firstboot.contract import is_label
 from firstboot.edits import Write
+from firstboot.errors import WorkFailed
 from firstboot.tree import FolderTree
 
 PATH = "/var/lib/k3s-bake/nodes.json"
 
 _SERIAL = re.compile(r"[0-9a-zA-Z]{1,64}")
 _MOST = 8 << 20
+_MOST_NAMES = 5000
+"""More nodes than K3s takes: whoever has a credential that many may use cannot fill the disk with names."""
+
+
+def _is_same(known: Optional[Dict[str, Any]], serial: str, has_card: bool) -> bool:
+    if known is None:
+        return False
+    return bool(known["serial"] == serial) and (has_card or not known.get("card", False))
 
 
 def is_serial(text: object) -> bool:
@@ -31,23 +40,33 @@ class Registry:
         self._root = root
         self._lock = threading.Lock()
 
-    def serial(self, name: str) -> Optional[str]:
-        """Of the board that has this name; None for a name that nobody has."""
+    def is_known(self, name: str, serial: str, has_card: bool) -> bool:
+        """Whether the board has this name, and may have it with what it shows."""
         with self._lock:
-            return self._read().get(name, {}).get("serial")
+            return _is_same(self._read().get(name), serial, has_card)
 
     def serials(self) -> Dict[str, str]:
         with self._lock:
             return {name: entry["serial"] for name, entry in self._read().items()}
 
-    def admit(self, name: str, serial: str) -> bool:
-        """Give the name to the board, for good. False where another one has it. WorkFailed where it cannot
-        be written."""
+    def admit(self, name: str, serial: str, has_card: bool) -> bool:
+        """Give the name to the board, for good. False where another one has it, or where it came with a
+        certificate of its own and this one, ``has_card`` False, is one that many have.
+
+        WorkFailed where it cannot be written.
+        """
         with self._lock:
             every = self._read()
-            if name in every:
-                return bool(every[name]["serial"] == serial)
-            every[name] = {"serial": serial, "since": int(time.time())}
+            known = every.get(name)
+            if known and (known.get("card", False) or not has_card):
+                return _is_same(known, serial, has_card)
+            if known and known["serial"] != serial:
+                return False
+            if len(every) >= _MOST_NAMES:
+                raise WorkFailed(
+                    f"{len(every)} names have been given away", f"Look at {PATH}: whose are they?"
+                )
+            every[name] = {"serial": serial, "since": int(time.time()), "card": has_card}
             self._write(every)
             return True
 

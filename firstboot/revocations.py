@@ -6,9 +6,11 @@ Runs on the node: Python 3.7, standard library only.
 import os
 import tempfile
 import threading
+import time
 from pathlib import Path
 from typing import Sequence
 
+from firstboot import certificate
 from firstboot.contract import AUTHORITY, REVOKED
 from firstboot.edits import Write
 from firstboot.errors import WorkFailed
@@ -38,6 +40,22 @@ def add(lines: Sequence[str], root: str = "/") -> None:
         if code != 0:
             raise WorkFailed(f"ssh-keygen makes no list of what is revoked: {complaint.strip()[-200:]}")
         FolderTree(root).apply([Write(REVOKED, listed.read_bytes())])
+
+
+def refuses(signed: str, root: str = "/") -> bool:
+    """Whether a certificate, in OpenSSH's form, has expired or is revoked by now; or nobody can say."""
+    try:
+        if certificate.read(signed).expires < time.time():
+            return True
+    except ValueError:
+        return True
+    listed = Path(root, REVOKED.lstrip("/"))
+    if not _read(listed):
+        return False
+    with tempfile.NamedTemporaryFile(prefix="k3s-bake-", suffix=".pub") as file:
+        file.write(f"{signed.strip()}\n".encode())
+        file.flush()
+        return run(["ssh-keygen", "-Q", "-f", str(listed), file.name], limit=30)[0] != 0
 
 
 def _read(path: Path) -> bytes:

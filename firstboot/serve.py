@@ -10,7 +10,7 @@ import select
 import socket
 import sys
 import time
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional
 
 from firstboot import certificate
 from firstboot.contract import HELPER_SOCKET, MAX_ANSWER, is_address
@@ -43,8 +43,10 @@ def _answer(environment: Mapping[str, str]) -> str:
     request = parsed(_heard(0, _HEARD))
     if request is None:
         return _refusal("bad-answer")
+    sys.stdout.write(" ")  # heard: whoever waits for the answer need not ask once more beside it
+    sys.stdout.flush()
     asked = {"verb": verb, "request": request, "address": address}
-    asked.update(key_id=signed[0], principals=signed[1])
+    asked.update(key_id=signed.key_id, principals=signed.principals, certificate=signed.text)
     return _by_helper(json.dumps(asked).encode())
 
 
@@ -68,8 +70,16 @@ def own_address(connection: str) -> Optional[str]:
     return address if is_address(address) else None
 
 
-def signed_of(text: str) -> Optional[Tuple[str, List[str]]]:
-    """Key id and principals, of what sshd writes with ExposeAuthInfo."""
+class Signed(NamedTuple):
+    """A certificate that sshd has checked."""
+
+    key_id: str
+    principals: List[str]
+    text: str
+
+
+def signed_of(text: str) -> Optional[Signed]:
+    """Of what sshd writes with ExposeAuthInfo."""
     for line in text.splitlines():
         words = line.split()
         if words[:2] == ["publickey", _CERTIFICATE]:
@@ -77,11 +87,11 @@ def signed_of(text: str) -> Optional[Tuple[str, List[str]]]:
                 found = certificate.read(" ".join(words[1:]))
             except ValueError:
                 return None
-            return found.key_id, list(found.principals)
+            return Signed(found.key_id, list(found.principals), " ".join(words[1:]))
     return None
 
 
-def _certificate(path: str) -> Optional[Tuple[str, List[str]]]:
+def _certificate(path: str) -> Optional[Signed]:
     try:
         with open(path, encoding="ascii", errors="replace") as stream:  # noqa: PTH123 (pathlib is slow)
             return signed_of(stream.read(MAX_ANSWER))

@@ -98,10 +98,10 @@ def tell(root: str, boot: str, path: str, said: Announcement, server: str) -> Li
     return failures
 
 
-def remember(root: str, memory: Memory) -> None:
-    """UserError or WorkFailed where it cannot be written."""
+def memory_file(memory: Memory) -> Write:
+    """What ``remembered`` reads."""
     text = json.dumps(asdict(memory), indent=2) + "\n"
-    FolderTree(root).apply([Write(STATE, text.encode())])
+    return Write(STATE, text.encode())
 
 
 def remembered(root: str) -> Memory:

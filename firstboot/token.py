@@ -16,6 +16,9 @@ _AGAIN = (5.0, 10.0)
 """Seconds after which a question without an answer is asked beside it once more: a connection that has lost
 some packets in a row waits long, by TCP's rules, where another one gets through."""
 
+_ONCE = frozenset({"rejoin", "revoke", "release"})
+"""What changes something is not asked twice at a time."""
+
 _TOKEN = re.compile(r"K10[0-9a-f]{64}::[!-~]{1,256}")  # a token without K10 is not checked against the CA
 
 
@@ -32,9 +35,11 @@ class Trust:
 class NotAnswered(WorkFailed):
     """No answer that can be trusted; ``reason`` is a code of contract.REASONS."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, waited: bool = False) -> None:
+        """``waited``: the master has let us wait, and it is no use to back off."""
         super().__init__(f"{reason}: {REASONS[reason]}")
         self.reason = reason
+        self.waited = waited
 
 
 @dataclass(frozen=True)
@@ -65,9 +70,9 @@ def ask(
 
     Nothing is sent before the master has proved itself by a certificate of the cluster's authority.
     """
-    code, answer, complaint = run(
-        _command(address, verb, trust), json.dumps(request).encode(), MAX_ANSWER, limit, _AGAIN
-    )
+    again = () if verb in _ONCE else _AGAIN
+    command, given = _command(address, verb, trust), json.dumps(request).encode()
+    code, answer, complaint = run(command, given, MAX_ANSWER, limit, again)
     if code == FAILED or (code != 0 and not answer):  # ssh's own; others are the service's
         raise NotAnswered(reason_of(complaint))
     try:
@@ -84,7 +89,7 @@ def ask(
 def grant_of(answer: Mapping[str, Any]) -> Grant:
     """NotAnswered with the master's own reason for a refusal, or for what no master of ours says."""
     if "error" in answer:
-        raise NotAnswered(str(answer["error"]))
+        raise NotAnswered(str(answer["error"]), answer.get("waited") is True)
     token, server, ca = (str(answer.get(key, "")) for key in ("token", "server", "ca"))
     version, moment = str(answer.get("k3s", "")), answer.get("time")
     agents = str(answer.get("agent_token", ""))

@@ -24,6 +24,10 @@ _REJECTED_AFTER, _ASK_MOST = 10.0, 10.0
 """Seconds: when K3s's log is first looked at, and the longest time between questions while it starts."""
 
 
+_LOST_MOST = 60.0
+"""The longest time between questions of a node that works, to a master that does not answer."""
+
+
 class Watcher:
     """``memory`` changes where the master's address has."""
 
@@ -77,7 +81,8 @@ class Watcher:
         if running and not self._ran:  # K3s has just come up
             return True
         if not self._ready:
-            return since >= max(self._crowd, min(_ASK_MOST, 1.0 + (self._now() - self._well) / 10))
+            most = _LOST_MOST if self.memory.joined else _ASK_MOST
+            return since >= max(self._crowd, min(most, 1.0 + (self._now() - self._well) / 10))
         return since >= TOLD_AT_LEAST or not running or not self._is_in_reach()
 
     def _is_in_reach(self) -> bool:

@@ -13,7 +13,9 @@ from bake.concerns import record
 from bake.inspection import is_there
 from bake.node import PROBES, Plan, plan
 from bake.spec import NodeSpec, Role
-from firstboot.contract import CONFIG, JOIN_KEY, REASONS, NodeConfig
+from bake.trust import RENEW
+from firstboot import certificate
+from firstboot.contract import CONFIG, JOIN_CERTIFICATE, JOIN_KEY, REASONS, NodeConfig
 from firstboot.edits import Place, to_json
 from firstboot.errors import UserError, WorkFailed
 from firstboot.snapshot import File, Folder, Node, Snapshot, Special, Symlink
@@ -60,9 +62,13 @@ class Looked:
         """What an earlier bake or adoption made it to be."""
         return self.found.text(record.PATH)
 
-    @property
-    def has_credential(self) -> bool:
-        return self.found.get(JOIN_KEY) is not None
+    def has_credential(self, now: float) -> bool:
+        """One that is good for long enough: ``now`` in seconds since 1970."""
+        try:
+            expires = certificate.read(self.found.text(JOIN_CERTIFICATE) or "").expires
+        except ValueError:
+            return False
+        return self.found.get(JOIN_KEY) is not None and expires > now + RENEW
 
     @property
     def is_joined(self) -> bool:
@@ -112,6 +118,8 @@ class How:
     person: Person
     accept_new: bool = False
     reboot: bool = True
+    wait: bool = True
+    """Until it is Ready."""
     timeout: float = 600.0
     """Seconds from the change to Ready."""
     told: Callable[[Outcome], None] = lambda outcome: None
@@ -129,6 +137,8 @@ class Machine:
         self.spec: NodeSpec | None = None
         self.sources: Mapping[str, Path] = {}
         """Large files by their sha256."""
+        self.untouched: frozenset[str] = frozenset()
+        """Paths of secrets of which only is known that they are to be there."""
         self._how = how
 
     def tell(self, phase: str, reason: str = "") -> None:
@@ -145,9 +155,10 @@ class Machine:
         return self.looked
 
     def plan(self, spec: NodeSpec) -> Plan:
-        """What is left to do. A secret that is there, and of which only that is known, stays."""
+        """What is left to do."""
         todo = plan(spec, self.looked.found, live=True)
-        return replace(todo, steps=tuple(step for step in todo.steps if not is_there(step)))
+        kept = (step for step in todo.steps if not (step.edit.path in self.untouched and is_there(step)))
+        return replace(todo, steps=tuple(kept))
 
     async def apply(self, spec: NodeSpec, todo: Plan, sources: Mapping[str, Path]) -> None:
         """Carry a plan out, large files first; then what the running system needs, a boot included."""

@@ -1,26 +1,21 @@
 """Machines that run become nodes, side by side: one outcome for each, whatever happens to the others."""
 
 import asyncio
-import json
 import time
+import traceback
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
-from bake import spec_json, trust, wish, zipapp
-from bake.artifacts import Artifact
 from bake.cache import Home
 from bake.download import Web
-from bake.facts import facts_of
-from bake.spec import Datastore, File, FirstBoot, K3s, NodeSpec, Role
-from bake.wish import Wish, credential_of
-from firstboot.contract import Credential
-from firstboot.edits import Place
+from bake.spec import Role
+from bake.wish import Wish
 from firstboot.errors import UserError, WorkFailed
 from k3s_bake import adopt, preflight
 from k3s_bake.adopt import Candidate, How, Machine, Outcome
+from k3s_bake.wanted import Supplies, Wanted, joining, supplies
 
 _AT_ONCE = 64
 """Machines that are logged in to at the same moment."""
@@ -40,30 +35,14 @@ class Order:
     take_over: bool = False
 
 
-@dataclass(frozen=True)
-class Supplies:
-    """What every node needs of this machine, made on first use."""
-
-    cluster: trust.Cluster | None
-    """None: a dry run, and there is no such cluster yet."""
-    agent: Artifact
-
-    @property
-    def first_boot(self) -> FirstBoot:
-        key = self.cluster.public_key if self.cluster else wish.NO_AUTHORITY
-        return FirstBoot(File(self.agent.name, self.agent.sha256, self.agent.size), key)
-
-
 @dataclass
 class Fleet:
     order: Order
     how: How
     outcomes: list[Outcome] = field(default_factory=list)
     """There from the beginning, so that what was done is known when it is interrupted."""
-    _supplies: "Supplies | None" = None
+    _wanted: Wanted | None = None
     _machines: dict[int, Machine] = field(default_factory=dict)
-    _k3s: dict[str, tuple[K3s, dict[str, Path]]] = field(default_factory=dict)
-    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def __post_init__(self) -> None:
         self.outcomes = [Outcome(candidate) for candidate in self.order.candidates]
@@ -77,21 +56,22 @@ class Fleet:
 
     async def adopt(self) -> None:
         """All the way. What a machine did not take is in its outcome."""
-        self._supplies = await asyncio.to_thread(self._supply)
+        self._wanted = Wanted(await asyncio.to_thread(self._supply), self.order.dry_run)
         async with AsyncExitStack() as stack:
             await self._look(stack)
             await self._each(self._plan)
             if self.order.dry_run:
                 return
             await self._each(self._change)
-            await self._ask_kubernetes()
-            await self._each(self._ping)
+            if self.how.wait:
+                await self._ask_kubernetes()
+                await self._each(self._ping)
 
     def _supply(self) -> Supplies:
-        order, say = self.order, self.order.web.progress.say
-        is_new = order.dry_run and not trust.exists(order.cluster, order.home)
-        cluster = None if is_new else trust.open_cluster(order.cluster, order.home, say)
-        return Supplies(cluster, zipapp.build(order.home, order.web.offline, say))
+        order = self.order
+        return supplies(
+            order.cluster, order.parts, order.given_k3s, order.home, order.web, dry_run=order.dry_run
+        )
 
     async def _each(self, step: Callable[[Machine], Coroutine[Any, Any, None]]) -> None:
         """Of those that are well so far."""
@@ -101,9 +81,15 @@ class Fleet:
         try:
             await step
         except UserError as error:
-            self.outcomes[at].fail(error)
-            self._machines.pop(at, None)
-            self.how.told(self.outcomes[at])
+            self._fail(at, error)
+        except Exception as error:  # noqa: BLE001 (a mistake of ours with one node stops no other)
+            traceback.print_exc()
+            self._fail(at, WorkFailed(f"k3s-bake failed: {type(error).__name__}", "Please report this."))
+
+    def _fail(self, at: int, error: UserError) -> None:
+        self.outcomes[at].fail(error)
+        self._machines.pop(at, None)
+        self.how.told(self.outcomes[at])
 
     # looking
 
@@ -169,83 +155,23 @@ class Fleet:
         return next(iter(leading or [one for one in masters if not one.candidate.values.get("join")]), None)
 
     async def _plan(self, machine: Machine) -> None:
-        spec, sources = await self._spec(machine)
-        machine.spec, machine.sources = spec, sources
-        machine.outcome.plan = machine.plan(spec)
+        if self._wanted is None:
+            raise WorkFailed("nothing was made ready")
+        looked, candidate, leader = machine.looked, machine.candidate, self._leader
+        masters = sum(one.role is Role.MASTER for one in self.order.candidates)
+        address = leader.outcome.address if leader not in (None, machine) else None
+        joins = joining(candidate.role, address, masters)
+        if looked.recorded and looked.config and not self.order.take_over:
+            named = {"name": candidate.name} if candidate.name else {}
+            led = {"master": address} if address and not looked.is_joined else {}
+            planned = await self._wanted.again(machine, {**candidate.values, **named, **led})
+        else:
+            own = {"role": candidate.role, "name": self._name(machine), "cluster": self.order.cluster}
+            planned = await self._wanted.new(machine, {**candidate.values, **joins, **own})
+        machine.spec, machine.sources = planned
+        machine.outcome.plan = machine.plan(planned[0])
         if self.order.dry_run:
             machine.tell("planned")
-
-    async def _spec(self, machine: Machine) -> tuple[NodeSpec, dict[str, Path]]:
-        """What the machine is to be, and where its files are. UserError for what no node can be."""
-        order, looked, supplies = self.order, machine.looked, self._supplies
-        if supplies is None:
-            raise WorkFailed("nothing was made ready")
-        arch = facts_of(looked.found, live=True).architecture
-        sources = {supplies.agent.sha256: supplies.agent.path}
-        first_boot, name = supplies.first_boot, self._name(machine)
-        credential = Credential()  # a stand-in, where it has one already
-        if supplies.cluster and not order.dry_run and not looked.has_credential:
-            role = machine.candidate.role
-            async with self._turn:
-                credential = await asyncio.to_thread(credential_of, supplies.cluster, role, name)
-        if looked.recorded and looked.config and not order.take_over:
-            return await self._recorded(machine, first_boot, credential, arch, sources)
-        k3s, files = await self._k3s_for(arch, order.parts)
-        values = {**machine.candidate.values, **self._joining(machine)}
-        values |= {"role": machine.candidate.role, "name": name, "cluster": order.cluster}
-        return NodeSpec(k3s=k3s, first_boot=first_boot, credential=credential, **values), sources | files
-
-    async def _recorded(
-        self,
-        machine: Machine,
-        first_boot: FirstBoot,
-        credential: Credential,
-        arch: str,
-        sources: dict[str, Path],
-    ) -> tuple[NodeSpec, dict[str, Path]]:
-        """A node of ours stays what it was told to be, but for what a person says now."""
-        spec = spec_json.from_json(json.loads(machine.looked.recorded or ""))
-        given = dict(machine.candidate.values)
-        if not machine.looked.is_joined and spec.role is Role.WORKER:
-            given |= {"master": self._joining(machine).get("master", spec.master)}
-        if machine.candidate.name:
-            given["name"] = machine.candidate.name
-        if spec.credential is not None or not machine.looked.has_credential:
-            given["credential"] = credential
-        spec = replace(spec, first_boot=first_boot, **given)
-        if self.order.given_k3s:
-            k3s, files = await self._k3s_for(arch, self.order.parts)
-            return replace(spec, k3s=k3s), sources | files
-        missing = {
-            edit.sha256 for edit in machine.plan(spec).edits if isinstance(edit, Place)
-        } - sources.keys()
-        if missing:
-            version = str(spec.k3s.version) if spec.k3s.version else self.order.parts.k3s
-            k3s, files = await self._k3s_for(arch, replace(self.order.parts, k3s=version))
-            return replace(spec, k3s=k3s), sources | files
-        return spec, sources
-
-    def _joining(self, machine: Machine) -> dict[str, Any]:
-        """How it finds its cluster: workers, and all masters but one, ask that one."""
-        leader = self._leader
-        masters = sum(one.role is Role.MASTER for one in self.order.candidates)
-        several = (
-            {"datastore": Datastore.ETCD} if masters > 1 and machine.candidate.role is Role.MASTER else {}
-        )
-        if machine is leader:
-            return several
-        joins = {"join": True} if machine.candidate.role is Role.MASTER else {}
-        return several | joins | ({"master": leader.outcome.address} if leader else {})
-
-    async def _k3s_for(self, arch: str, parts: Wish) -> tuple[K3s, dict[str, Path]]:
-        """Fetched once for each processor."""
-        async with self._turn:
-            key = f"{arch} {parts.k3s}"
-            if key not in self._k3s:
-                self._k3s[key] = await asyncio.to_thread(
-                    wish.k3s_of, parts, arch, self.order.home, self.order.web
-                )
-            return self._k3s[key]
 
     # changing
 
@@ -260,8 +186,8 @@ class Fleet:
             await self._plan(machine)
         await machine.apply(machine.spec, machine.outcome.plan, machine.sources)
         machine.outcome.conf = time.monotonic() - begun
-        if machine.outcome.pending:
-            machine.tell("pending")
+        if machine.outcome.pending or not self.how.wait:
+            machine.tell("pending" if machine.outcome.pending else "changed")
             return
         begun = time.monotonic()
         await machine.joined()

@@ -14,6 +14,9 @@ from firstboot.token import NotAnswered
 _LISTEN = 4.0
 """Seconds for which masters are listened for."""
 
+_ANSWER = 60.0
+"""Seconds: to forget a node takes a master some."""
+
 Say = Callable[[str], None]
 
 
@@ -107,7 +110,7 @@ def _resolved(master: str) -> str:
 
 
 def _answer(address: str, verb: str, request: Mapping[str, Any], trust: token.Trust) -> dict[str, Any]:
-    answer = token.ask(address, verb, dict(request), trust)
+    answer = token.ask(address, verb, dict(request), trust, _ANSWER)
     if "error" in answer:
         reason = answer["error"]
         raise NotAnswered(reason if isinstance(reason, str) and reason in REASONS else "bad-answer")

@@ -24,6 +24,7 @@ from firstboot.contract import (
     STATUS,
     STATUS_BYTES,
     UNIT,
+    Credential,
     NodeConfig,
     known_hosts,
 )
@@ -41,7 +42,8 @@ _BLANK = b" " * (CREDENTIAL_BYTES - 1) + b"\n"
 PROBES = (
     Probe(AGENT, "digest"),
     *(Probe(path) for path in (_UNIT_FILE, _STARTED, CONFIG, KNOWN_HOSTS)),
-    *(Probe(path, "digest") for path in (JOIN_KEY, JOIN_CERTIFICATE, HOST_KEY, HOST_CERTIFICATE, NAME)),
+    *(Probe(path, "digest") for path in (JOIN_KEY, HOST_KEY, HOST_CERTIFICATE, NAME)),
+    Probe(JOIN_CERTIFICATE),  # no secret: it says until when it is good
     *(Probe(f"/boot{middle}/{path}") for middle in ("", "/*") for path in (CREDENTIAL, STATUS)),
 )
 
@@ -80,8 +82,7 @@ def _card(spec: NodeSpec, facts: NodeFacts) -> Iterator[Edit | Note]:
     if not _is_full_sized(facts, status, STATUS_BYTES):
         yield Write(status, b" " * (STATUS_BYTES - 1) + b"\n")
     if facts.live:
-        if not facts.exists(JOIN_KEY) and spec.credential is not None:
-            yield from credential_files(spec.credential)
+        yield from credential_files(spec.credential or Credential())  # nothing, of a stand-in
     elif facts.exists(JOIN_KEY):
         yield Note(f"{JOIN_KEY} is there: this system has booted and keeps the credential that it has")
     elif spec.credential is not None:

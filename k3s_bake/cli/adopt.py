@@ -53,6 +53,7 @@ def _machines(command: F) -> F:
 @click.option("--offline", is_flag=True, help="Use the cache only.")
 @click.option("--mirror", help="URL that takes the place of every server.")
 @click.option("--reboot/--no-reboot", default=True, help="Where a change needs it, once.  [default: reboot]")
+@click.option("--wait/--no-wait", default=True, help="Until each is Ready.  [default: wait]")
 @click.option(
     "--timeout", type=click.FloatRange(1), default=600.0, show_default=True, help="Seconds until Ready."
 )
@@ -89,7 +90,7 @@ def preflight(as_json: bool, **given: Any) -> None:
       k3s-bake preflight --master pi@10.0.0.2 --worker pi@10.0.0.3
     """
     nothing = dict.fromkeys(("k3s", "k3s_version", "airgap", "mirror"))
-    given |= {**nothing, "offline": False, "reboot": False, "timeout": 60.0}
+    given |= {**nothing, "offline": False, "reboot": False, "wait": False, "timeout": 60.0}
     fleet = Fleet(_order(given, True), _how(given))
     _run(fleet, fleet.check())
     _end(fleet.outcomes, as_json)
@@ -100,6 +101,7 @@ def _how(given: dict[str, Any]) -> How:
         Terminal(),
         accept_new=given["accept_new"],
         reboot=given["reboot"],
+        wait=given["wait"],
         timeout=given["timeout"],
         told=fleet_report.Lines().told,
     )

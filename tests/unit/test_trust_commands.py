@@ -45,7 +45,9 @@ class Lan:
                 return self.heard[:end]
         return self.heard
 
-    def ask(self, address: str, verb: str, request: Mapping[str, Any], trust: token.Trust) -> dict[str, Any]:
+    def ask(
+        self, address: str, verb: str, request: Mapping[str, Any], trust: token.Trust, limit: float
+    ) -> dict[str, Any]:
         assert Path(trust.key).read_text().startswith("PRIVATE")
         assert trust.cluster == "home"
         self.asked.append((address, verb, request))

@@ -81,7 +81,9 @@ class World:
             return 0, b"k3s version v1.34.9+k3s1 (stand-in)\n", ""
         return 0, b"active\n" if command[1:2] == ["is-active"] and self.started else b"", ""
 
-    def browse(self, seconds: float, enough: Callable[[list[Announcement]], bool]) -> list[Announcement]:
+    def browse(
+        self, seconds: float, enough: Callable[[list[Announcement]], bool] = lambda heard: False
+    ) -> list[Announcement]:
         self.now += 0.1 if enough(self.heard) else seconds
         return self.heard
 
@@ -181,6 +183,22 @@ def test_after_a_reboot_it_is_joined_again_without_asking_for_a_token(world: Wor
     assert {verb for _, verb, _ in world.asked} == {"status"}
     assert (world.said[-1].conf, world.said[-1].inst) == times, "those of the first time"
     assert world.started == ["k3s-agent"]
+
+
+def test_a_further_master_that_never_joined_asks_again_after_a_power_cut(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first master may have another address by now."""
+    config = NodeConfig("home", "master", joins=True)
+    monkeypatch.setattr(agent.kubernetes, "is_ready", lambda name: None)
+    world.end = lambda: "k3s" in world.started
+    world.power_on(config)
+    assert [verb for _, verb, _ in world.asked] == ["hand-out"]
+    world.asked.clear()
+    monkeypatch.setattr(agent.kubernetes, "is_ready", lambda name: True)
+    world.end = lambda: world.phase == ("joined", "")
+    world.power_on(config)
+    assert "hand-out" in [verb for _, verb, _ in world.asked]
 
 
 def test_the_name_is_frozen_after_the_first_join(world: World) -> None:

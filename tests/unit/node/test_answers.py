@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from firstboot import answers, helper, kubernetes, revocations
-from firstboot.answers import Answers, Asker, asker_of
+from firstboot.answers import Answers
+from firstboot.asker import Asker, asker_of
 from firstboot.contract import MASTER, OPERATOR, REASONS, WORKER
 from firstboot.kubernetes import KubernetesNode
 from firstboot.registry import PATH, Registry
@@ -75,6 +76,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
         "kubeconfig": lambda server: f"server: {server}" if found.up else None,
     }.items():
         monkeypatch.setattr(kubernetes, name, value)
+    monkeypatch.setattr(revocations, "refuses", lambda signed, root: False)
     monkeypatch.setattr(revocations, "add", lambda lines, root: found.revoked.extend(lines))
     monkeypatch.setattr(answers.socket, "gethostname", lambda: "m1")
     monkeypatch.setattr(answers.time, "monotonic", lambda: found.now)
@@ -211,7 +213,7 @@ def test_while_kubernetes_is_not_up(cluster: Cluster, master: Answers) -> None:
         ("kubeconfig", PERSON, {}),
         ("release", PERSON, {"name": "w1"}),
     ]:
-        assert master.answer(verb, asker, request) == {"error": "not-ready"}
+        assert master.answer(verb, asker, request)["error"] == "not-ready"
     assert Registry(master._root).serials() == {}
 
 
@@ -223,13 +225,12 @@ def test_who_asks_early_is_answered_as_soon_as_k3s_is_up(cluster: Cluster, maste
 
 def test_nobody_waits_for_ever_nor_do_many(cluster: Cluster, master: Answers) -> None:
     cluster.up = False
-    assert master.answer("hand-out", WORKER_1, W1) == {"error": "not-ready"}
+    assert master.answer("hand-out", WORKER_1, W1) == {"error": "not-ready", "waited": True}
     assert 1020.0 <= cluster.now < 1021.0
-    taken = [master._places.acquire(blocking=False) for _ in range(10)]
-    before = cluster.now
-    assert taken.count(True) == 4
-    assert master.answer("hand-out", WORKER_1, W1) == {"error": "not-ready"}
-    assert cluster.now == before
+    for waiting in ({"w1"}, {"w2", "w3", "w4", "w5"}):  # itself, by another connection; and enough others
+        master._waiting, before = waiting, cluster.now
+        assert master.answer("hand-out", WORKER_1, W1) == {"error": "not-ready"}
+        assert cluster.now == before
 
 
 def test_status(cluster: Cluster, master: Answers) -> None:
@@ -255,6 +256,46 @@ def test_revoked(cluster: Cluster, master: Answers) -> None:
     assert cluster.deleted == ["abc000", "w1"]
     assert Registry(master._root).serials() == {}
     assert master.answer("hand-out", GOLDEN, dict(W1, name="w2", serial="2"))["token"] != before
+
+
+def test_a_token_made_while_others_are_revoked_is_not_revoked_with_them(
+    cluster: Cluster, master: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    master.answer("hand-out", WORKER_1, W1)
+    deleted: list[str] = []
+
+    def delete(identity: str) -> bool:
+        deleted.append(identity)
+        if len(deleted) == 1:  # meanwhile somebody else asks
+            master.answer("hand-out", GOLDEN, dict(W1, name="w2", serial="2"))
+        return True
+
+    monkeypatch.setattr(kubernetes, "delete_token", delete)
+    master.answer("revoke", PERSON, {"lines": [], "names": []})
+    assert deleted == ["abc000"]
+
+
+def test_a_connection_that_outlives_its_certificate_gets_nothing(
+    master: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(revocations, "refuses", lambda signed, root: signed == "revoked")
+    stolen = WORKER_1._replace(certificate="revoked")
+    assert master.answer("hand-out", stolen, W1) == {"error": "credential-refused"}
+    assert "token" in master.answer("hand-out", WORKER_1._replace(certificate="good"), W1)
+
+
+def test_what_many_hold_takes_no_name_that_came_with_a_card_of_its_own(
+    cluster: Cluster, master: Answers
+) -> None:
+    assert "token" in master.answer("hand-out", WORKER_1, W1)
+    for verb in ("hand-out", "rejoin"):
+        assert master.answer(verb, GOLDEN, W1) == {"error": "name-taken"}
+    assert "token" in master.answer("hand-out", WORKER_1, W1)
+    golden = dict(W1, name="w2", serial="2")
+    assert "token" in master.answer("hand-out", GOLDEN, golden)
+    own = Asker("w2", frozenset([WORKER]), "10.0.0.2")
+    assert "token" in master.answer("hand-out", own, golden), "the same board, with a card of its own now"
+    assert master.answer("hand-out", GOLDEN, golden) == {"error": "name-taken"}
 
 
 @pytest.mark.parametrize(
@@ -320,6 +361,7 @@ def test_garbage_from_the_socket_is_answered(data: bytes) -> None:
 
 def test_what_the_journal_hears(master: Answers, capsys: pytest.CaptureFixture[str]) -> None:
     asked = {"verb": "hand-out", "key_id": "w1", "principals": [WORKER], "address": "10.0.0.2", "request": W1}
+    asked["certificate"] = "x"
     said = json.loads(helper.answered(json.dumps(asked).encode(), master))
     assert capsys.readouterr().out == "hand-out w1: done\n"
     asked.update(verb="x\x1b[2J", request={"name": "\x1b[31m"})
@@ -331,12 +373,20 @@ def test_what_the_journal_hears(master: Answers, capsys: pytest.CaptureFixture[s
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"key_id": 7}, {"principals": WORKER}, {"principals": [7]}, {"address": "x"}, {"address": None}],
+    [
+        {"key_id": 7},
+        {"principals": WORKER},
+        {"principals": [7]},
+        {"address": "x"},
+        {"address": None},
+        {"certificate": ""},
+        {"certificate": None},
+    ],
 )
 def test_the_forced_command_is_not_believed_all(wrong: dict[str, object]) -> None:
-    good = {"key_id": "w1", "principals": [WORKER], "address": "10.0.0.2"}
-    assert asker_of(good) == WORKER_1
-    with pytest.raises(ValueError, match="no asker"):
+    good = {"key_id": "w1", "principals": [WORKER], "address": "10.0.0.2", "certificate": "x"}
+    assert asker_of(good) == WORKER_1._replace(certificate="x")
+    with pytest.raises(ValueError, match=r"no (asker|certificate)"):
         asker_of({**good, **wrong})
 
 

@@ -21,6 +21,7 @@ from firstboot.contract import (
     Credential,
     NodeConfig,
 )
+from firstboot.edits import Write
 from firstboot.node import Node
 from firstboot.token import Grant
 
@@ -123,6 +124,30 @@ def test_a_further_master_takes_the_agents_token_over(root: Root) -> None:
     assert root.at(K3S_AGENT_TOKEN).read_text() == "agents\n"
     assert f'agent-token-file: "{K3S_AGENT_TOKEN}"' in root.at(K3S_CONFIG).read_text().splitlines()
     assert "agents" not in repr(grant)
+
+
+def test_what_a_person_wrote_in_the_configuration_stays(root: Root) -> None:
+    theirs = (
+        "kube-apiserver-arg:\n  - v=2\nkubelet-arg:\n  - v=2\ntls-san:\n  - fd00::1\n  - fd00::2\n# note: x\n"
+    )
+    root.at(K3S_CONFIG).parent.mkdir(parents=True)
+    root.at(K3S_CONFIG).write_text(f'node-name: "x"\n{theirs}')
+    root.node.configure_leading("m1")
+    text = root.at(K3S_CONFIG).read_text()
+    assert theirs in text
+    assert text.startswith('node-name: "m1"\n')
+    before = root.at(K3S_CONFIG).stat().st_ino
+    root.node.configure_leading("m1")
+    assert root.at(K3S_CONFIG).stat().st_ino == before, "what is so already is not written again"
+
+
+def test_a_card_that_takes_no_more_writes_stops_nobody(
+    root: Root, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root.at("/etc").mkdir(exist_ok=True)
+    root.at("/etc/avahi").write_text("in the way")
+    root.node.try_to_write(Write("/etc/avahi/services/x", b""))
+    assert "/etc/avahi/services/x" in capsys.readouterr().out
 
 
 def test_an_empty_password_counts_as_none(root: Root) -> None:

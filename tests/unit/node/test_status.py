@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from firstboot import status
 from firstboot.contract import STATE, STATUS, STATUS_BYTES, Announcement
 from firstboot.join import Memory
+from firstboot.tree import FolderTree
 
 pytestmark = pytest.mark.unit
 
@@ -89,7 +90,7 @@ def test_a_node_remembers(tmp_path: Path) -> None:
     memory = Memory(
         "home-1", "joined", "", 7, "1.0", "2.0", "10.0.0.2", "https://10.0.0.2:6443", "a" * 64, True
     )
-    status.remember(str(tmp_path), memory)
+    FolderTree(str(tmp_path)).apply([status.memory_file(memory)])
     assert status.remembered(str(tmp_path)) == memory
 
 
@@ -117,5 +118,5 @@ def test_what_a_power_cut_leaves_counts_as_nothing(tmp_path: Path, garbled: byte
     [{"phase": "flying"}, {"reason": "x"}, {"name": "../x"}, {"address": "x"}, {"joined": 1}, {"since": "1"}],
 )
 def test_a_memory_of_nonsense_counts_as_nothing(tmp_path: Path, wrong: dict[str, object]) -> None:
-    status.remember(str(tmp_path), replace(Memory(), **wrong))
+    FolderTree(str(tmp_path)).apply([status.memory_file(replace(Memory(), **wrong))])
     assert status.remembered(str(tmp_path)) == Memory()

@@ -35,6 +35,7 @@ class World:
         self.reachable = True
         self.masters = {"10.0.0.2": {"ready": False, "ca": CA, "server": SERVER}}
         self.here = None
+        self.refusal = "unreachable"
         self.asked: list[tuple[str, str]] = []
         self.done: list[tuple[str, ...]] = []
         config = NodeConfig("home", role)
@@ -72,7 +73,7 @@ class World:
         self.asked.append((address, verb))
         assert request["name"] == "pi-7"
         if address not in self.masters:
-            raise NotAnswered("unreachable")
+            raise NotAnswered(self.refusal)
         return dict(HAND_OUT) if verb == "hand-out" else self.masters[address]
 
     def heard(self) -> Iterator[str]:
@@ -113,6 +114,20 @@ def test_one_of_many_asks_less_often_while_it_starts() -> None:
     world.watcher._crowd = 30.0
     world.looks(60)
     assert len(world.asked) <= 3
+
+
+@pytest.mark.parametrize("reason", ["credential-refused", "untrusted-master"])
+def test_a_master_that_refuses_a_joined_node_is_not_called_lost(reason: str) -> None:
+    world = World()
+    world.masters["10.0.0.2"]["ready"] = True
+    world.looks(11)
+    world.watcher.memory = replace(world.watcher.memory, joined=True)
+    world.refusal = reason
+    world.reachable = False
+    world.masters.clear()
+    world.asked.clear()
+    assert world.looks(3600, 5) == ("joined", reason)
+    assert len(world.asked) < 100, "and is not asked twice a minute for ever"
 
 
 def test_a_lost_master_is_told_and_found_again() -> None:
