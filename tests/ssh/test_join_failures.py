@@ -18,7 +18,8 @@ from ssh.conftest import Operator, Power
 
 pytestmark = pytest.mark.ssh
 
-K3S_LATE = "[Service]\nExecStartPre=/bin/sleep 12\n"
+K3S_LATE = "[Service]\nExecStartPre=/bin/sleep 25\n"
+"""Longer than a master lets a worker wait for it."""
 
 
 def nodes(master: Host) -> set[str]:
