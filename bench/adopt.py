@@ -125,7 +125,12 @@ class Bench:
 
         def run(lan: Lan, hosts: list[Light]) -> None:
             inventory = folder / "hosts"
-            inventory.write_text("".join(f"{host.address} ansible_user=root\n" for host in hosts))
+            inventory.write_text(
+                "".join(
+                    f"{host.address} ansible_user=root ansible_ssh_private_key_file={self.person.key}\n"
+                    for host in hosts
+                )
+            )
             command = [str(folder / "bin/ansible-playbook"), "-i", str(inventory), str(playbook)]
             command += ["-e", f"k3s={self.k3s}"]
             done = subprocess.run(

@@ -58,13 +58,16 @@ _FIRST: Sequence[tuple[Callable[[str], bool], Command]] = (
     (_under("/etc/fstab", f"{_UNITS}dev-zram0.swap", "/etc/rpi/swap.conf.d/"), ("swapoff", "--all")),
 )
 
+_REREAD_DHCPCD = ("systemctl", "kill", "--kill-who=main", "--signal=HUP", "dhcpcd.service")
+"""As ``dhcpcd --rebind`` does, which starts one where none runs: addresses stay."""
+
 _THEN: Sequence[tuple[Callable[[str], bool], Command]] = (
     (_is_unit, ("systemctl", "daemon-reload")),
     (_under("/etc/hostname"), ("hostname", "--file", "/etc/hostname")),
     (_under("/etc/hostname"), ("systemctl", "try-restart", "avahi-daemon.service")),
     (_under("/etc/ssh/sshd_config"), ("systemctl", "try-reload-or-restart", "ssh.service")),
     (_under(f"{_UNITS}multi-user.target.wants/ssh.service"), ("systemctl", "start", "ssh.service")),
-    (_under("/etc/dhcpcd.conf"), ("dhcpcd", "--rebind")),
+    (_under("/etc/dhcpcd.conf"), _REREAD_DHCPCD),
     (_under("/etc/NetworkManager/"), ("systemctl", "try-reload-or-restart", "NetworkManager.service")),
     (_under("/etc/ufw/"), ("ufw", "reload")),
     (_under("/etc/firewalld/"), ("firewall-cmd", "--reload")),

@@ -16,8 +16,9 @@ _HOLD = f"""
 set -e
 mount --make-rprivate /
 mount -t proc proc /proc
-mkdir -p /run/systemd
+mkdir -p /run/systemd /run/netns
 mount -t tmpfs tmpfs /run/systemd
+mount -t tmpfs tmpfs /run/netns
 ip link set lo up
 ip link add br0 type bridge mcast_snooping 0
 ip address add {OWN}/24 dev br0

@@ -18,9 +18,9 @@ class Person:
         self.home = home
         self.ssh = home / ".ssh"
         self.ssh.mkdir(parents=True, mode=0o700)
-        self._key = self.ssh / "id_ed25519"
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self._key], check=True)
-        self.public_key = self._key.with_suffix(".pub")
+        self.key = self.ssh / "id_ed25519"
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.key], check=True)
+        self.public_key = self.key.with_suffix(".pub")
 
 
 def machine(lan: Lan, base: Path, number: int, person: Person | None) -> Host:

@@ -27,7 +27,10 @@ def test_nothing_changed_nothing_done() -> None:
         ("/etc/k3s-bake/sshd_config", ("systemctl", "try-restart", JOIN_UNIT)),
         (AGENT, ("systemctl", "try-restart", "k3s-bake-helper.service")),
         ("/etc/ufw/user.rules", ("ufw", "reload")),
-        ("/etc/dhcpcd.conf", ("dhcpcd", "--rebind")),
+        (
+            "/etc/dhcpcd.conf",
+            ("systemctl", "kill", "--kill-who=main", "--signal=HUP", "dhcpcd.service"),
+        ),
     ],
 )
 def test_each_path_wakes_what_reads_it(path: str, command: tuple[str, ...]) -> None:
