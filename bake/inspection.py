@@ -1,6 +1,5 @@
 """Is an image a node? The plan for it, empty or not, grouped by concern."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,21 +46,13 @@ def inspect(image: Path, role: Role, progress: Progress, wanted: Engine = Engine
 def compare(found: Snapshot, role: Role) -> Inspection:
     """The same of what was read already. Pure."""
     text = found.text(record.PATH)
-    spec = _recorded(text) if text else _plain(found, role)
+    spec = spec_json.loads(text) if text else _plain(found, role)
     todo = plan(spec, found)
     left = [step for step in todo.steps if not is_there(step)]
     missing = {
         concern.name: tuple(step for step in left if step.concern == concern.name) for concern in CONCERNS
     }
     return Inspection(spec, bool(text), missing, todo.notes)
-
-
-def _recorded(text: str) -> NodeSpec:
-    try:
-        data = json.loads(text)
-    except ValueError as error:
-        raise UserError(f"{record.PATH} in the image is garbled", "Bake the image again.") from error
-    return spec_json.from_json(data)
 
 
 def _plain(found: Snapshot, role: Role) -> NodeSpec:

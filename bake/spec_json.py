@@ -47,6 +47,15 @@ def to_json(spec: NodeSpec) -> dict[str, Any]:
     return data
 
 
+def loads(text: str) -> NodeSpec:
+    """UserError as from_json, and for what is no JSON."""
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError("the node's record is garbled", "Bake the image again.") from error
+    return from_json(data)
+
+
 def from_json(data: object) -> NodeSpec:
     """The spec that to_json wrote, with stand-ins for its secrets. UserError for anything else."""
     try:

@@ -139,30 +139,43 @@ class Session:
         changes: Sequence[Mapping[str, Any]],
         first: Sequence[Sequence[str]],
         then: Sequence[Sequence[str]],
+        keep: Sequence[str] = (),
     ) -> Answer:
-        """Edits between commands; those that fail are told, and hold up nothing."""
+        """Edits between commands; those that fail are told, and hold up nothing. Files at ``keep`` stay."""
         wanted = [edits.from_json(change) for change in changes]
         places = {edit.sha256 for edit in wanted if isinstance(edit, edits.Place)}
         failed = _run_all(first)
+        kept = [self._copied(path) for path in keep]
         self._before.remember(wanted)
         self._tree.apply(wanted, {sha256: str(Path(self._root, PARTS[1:], sha256)) for sha256 in places})
-        self._drop_parts()
+        self._drop_parts(kept)
         return {"failed": failed + _run_all(then)}
 
-    def _drop_parts(self) -> None:
+    def _copied(self, path: str) -> str:
+        """The sha256 of a file that is among the parts now; empty where there is none."""
+        source = Path(self._root, path[1:])
+        if not source.is_file():
+            return ""
+        sha256 = _sha256(source)
+        self._tree.apply([edits.Place(f"{PARTS}/{sha256}", sha256, 0, 0o600)], {sha256: str(source)})
+        return sha256
+
+    def _drop_parts(self, kept: Sequence[str]) -> None:
         folder = Path(self._root, PARTS[1:])
         for path in folder.glob("*"):
-            path.unlink()
-        if folder.is_dir():
+            if path.name not in kept:
+                path.unlink()
+        if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
 
-    def _state(self, lines: int = 0, unit: str = "k3s") -> Answer:
-        """The agent's memory; with ``lines`` also the last ones of a unit's log."""
+    def _state(self, lines: int = 0, unit: str = "") -> Answer:
+        """The agent's memory; of a ``unit`` whether it is active, and the last ``lines`` of its log."""
         found = machine.state(self._root) or {}
         keys = ("name", "phase", "reason", "since", "conf", "inst", "server")
         told = {key: found.get(key, "") for key in keys}
         log = machine.log(unit, lines) if lines else []
-        return {**told, "boot_id": machine.boot_id(self._root), "log": log}
+        active = bool(unit) and Node(self._root).is_active(unit)
+        return {**told, "boot_id": machine.boot_id(self._root), "active": active, "log": log}
 
     def _nodes(self) -> Answer:
         found = kubernetes.nodes()

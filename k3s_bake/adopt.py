@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import time
 from base64 import b64decode
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -87,7 +87,7 @@ class Outcome:
     candidate: Candidate
     name: str = ""
     address: str = ""
-    phase: str = "connecting"
+    phase: str = "waiting"
     reason: str = ""
     error: str = ""
     hint: str = ""
@@ -108,9 +108,18 @@ class Outcome:
     pings: dict[str, float | None] = field(default_factory=dict)
     """Milliseconds to the other nodes, by their names."""
 
+    timeline: list[tuple[float, str]] = field(default_factory=list)
+    """Seconds from the beginning, and the phase that began then."""
+    _began: float = field(default_factory=time.monotonic)
+
+    def enter(self, phase: str, reason: str = "") -> None:
+        if not self.timeline or self.timeline[-1][1] != phase:
+            self.timeline.append((time.monotonic() - self._began, phase))
+        self.phase, self.reason = phase, reason
+
     def fail(self, error: UserError) -> None:
         self.error, self.hint, self.code = error.message, error.hint, error.exit_code
-        self.phase = "failed"
+        self.enter("failed")
 
 
 @dataclass(frozen=True)
@@ -143,7 +152,7 @@ class Machine:
 
     def tell(self, phase: str, reason: str = "") -> None:
         if (phase, reason) != (self.outcome.phase, self.outcome.reason):
-            self.outcome.phase, self.outcome.reason = phase, reason
+            self.outcome.enter(phase, reason)
             self._how.told(self.outcome)
 
     async def look(self) -> Looked:
@@ -160,14 +169,19 @@ class Machine:
         kept = (step for step in todo.steps if not (step.edit.path in self.untouched and is_there(step)))
         return replace(todo, steps=tuple(kept))
 
-    async def apply(self, spec: NodeSpec, todo: Plan, sources: Mapping[str, Path]) -> None:
-        """Carry a plan out, large files first; then what the running system needs, a boot included."""
+    async def apply(
+        self, spec: NodeSpec, todo: Plan, sources: Mapping[str, Path], keep: Sequence[str] = ()
+    ) -> None:
+        """Carry a plan out, large files first; then what the running system needs, a boot included.
+
+        What is at the paths of ``keep`` now stays at hand there, for a plan that puts it back.
+        """
         if not todo.steps:
             return
         for edit in todo.edits:
             if isinstance(edit, Place):
                 self.tell("sending", edit.path.rpartition("/")[2])
-                await self.remote.put(sources[edit.sha256], edit.sha256, edit.size, lambda sent: None)
+                await self.remote.put(sources.get(edit.sha256), edit.sha256, edit.size)
         self.tell("changing")
         boot = self.looked.config.boot if self.looked.config else "/boot"
         needed = wake(
@@ -180,6 +194,7 @@ class Machine:
         answer = await self.remote.call(
             "apply",
             changes=[to_json(edit) for edit in todo.edits],
+            keep=list(keep),
             first=needed.first,
             then=() if boots else needed.then,
         )
@@ -240,6 +255,7 @@ class Machine:
 @contextlib.asynccontextmanager
 async def logged_in(candidate: Candidate, outcome: Outcome, how: How) -> AsyncIterator[Machine]:
     """UserError and WorkFailed as ssh.opened."""
+    outcome.enter("connecting")
     how.told(outcome)
     remote = await ssh.opened(candidate.login, how.person, accept_new=how.accept_new)
     machine = Machine(candidate, outcome, remote, how)

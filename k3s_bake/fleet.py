@@ -42,7 +42,7 @@ class Fleet:
     outcomes: list[Outcome] = field(default_factory=list)
     """There from the beginning, so that what was done is known when it is interrupted."""
     _wanted: Wanted | None = None
-    _machines: dict[int, Machine] = field(default_factory=dict)
+    machines: dict[int, Machine] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.outcomes = [Outcome(candidate) for candidate in self.order.candidates]
@@ -51,21 +51,25 @@ class Fleet:
         """Look at each machine, and say what stands in its way."""
         async with AsyncExitStack() as stack:
             await self._look(stack)
-            for machine in self._machines.values():
+            for machine in self.machines.values():
                 machine.tell("checked")
 
     async def adopt(self) -> None:
         """All the way. What a machine did not take is in its outcome."""
-        self._wanted = Wanted(await asyncio.to_thread(self._supply), self.order.dry_run)
         async with AsyncExitStack() as stack:
-            await self._look(stack)
-            await self._each(self._plan)
+            await self.ready(stack)
             if self.order.dry_run:
                 return
             await self._each(self._change)
             if self.how.wait:
                 await self._ask_kubernetes()
                 await self._each(self._ping)
+
+    async def ready(self, stack: AsyncExitStack) -> None:
+        """Each is looked at and planned for; until ``stack`` ends they are logged in to."""
+        self._wanted = Wanted(await asyncio.to_thread(self._supply), self.order.dry_run)
+        await self._look(stack)
+        await self._each(self._plan)
 
     def _supply(self) -> Supplies:
         order = self.order
@@ -75,20 +79,20 @@ class Fleet:
 
     async def _each(self, step: Callable[[Machine], Coroutine[Any, Any, None]]) -> None:
         """Of those that are well so far."""
-        await asyncio.gather(*(self._safely(at, step(one)) for at, one in list(self._machines.items())))
+        await asyncio.gather(*(self.safely(at, step(one)) for at, one in list(self.machines.items())))
 
-    async def _safely(self, at: int, step: Coroutine[Any, Any, None]) -> None:
+    async def safely(self, at: int, step: Coroutine[Any, Any, None]) -> None:
         try:
             await step
         except UserError as error:
-            self._fail(at, error)
+            self.fail(at, error)
         except Exception as error:  # noqa: BLE001 (a mistake of ours with one node stops no other)
             traceback.print_exc()
-            self._fail(at, WorkFailed(f"k3s-bake failed: {type(error).__name__}", "Please report this."))
+            self.fail(at, WorkFailed(f"k3s-bake failed: {type(error).__name__}", "Please report this."))
 
-    def _fail(self, at: int, error: UserError) -> None:
+    def fail(self, at: int, error: UserError) -> None:
         self.outcomes[at].fail(error)
-        self._machines.pop(at, None)
+        self.machines.pop(at, None)
         self.how.told(self.outcomes[at])
 
     # looking
@@ -100,11 +104,11 @@ class Fleet:
             async with gate:
                 entered = adopt.logged_in(self.order.candidates[at], self.outcomes[at], self.how)
                 machine = await stack.enter_async_context(entered)
-            self._machines[at] = machine
+            self.machines[at] = machine
             await machine.look()
             self._check(machine)
 
-        await asyncio.gather(*(self._safely(at, one(at)) for at in range(len(self.outcomes))))
+        await asyncio.gather(*(self.safely(at, one(at)) for at in range(len(self.outcomes))))
         self._check_names()
 
     def _check(self, machine: Machine) -> None:
@@ -127,12 +131,12 @@ class Fleet:
                 raise UserError(problem.message, problem.remedy)
 
     def _check_names(self) -> None:
-        names = {str(at): self._name(one) or "" for at, one in self._machines.items()}
+        names = {str(at): self._name(one) or "" for at, one in self.machines.items()}
         for at, problem in preflight.clashes(names).items():
-            machine = self._machines[int(at)]
+            machine = self.machines[int(at)]
             if machine.candidate.name is None and not machine.looked.is_joined:
                 continue  # its agent makes a name of the board's number
-            self._machines.pop(int(at))
+            self.machines.pop(int(at))
             machine.outcome.problems.append(problem)
             machine.outcome.fail(UserError(problem.message, problem.remedy))
 
@@ -142,22 +146,22 @@ class Fleet:
         if machine.candidate.name or (config and not self.order.take_over):
             return machine.candidate.name or (config.name if config else None)
         name = preflight.name_for(machine.looked.machine["hostname"])
-        same = [one for one in self._machines.values() if one.looked.machine["hostname"] == name]
+        same = [one for one in self.machines.values() if one.looked.machine["hostname"] == name]
         return name if len(same) == 1 else None
 
     # planning
 
     @property
-    def _leader(self) -> Machine | None:
+    def leader(self) -> Machine | None:
         """The master that starts the cluster, or did."""
-        masters = [one for one in self._machines.values() if one.candidate.role is Role.MASTER]
+        masters = [one for one in self.machines.values() if one.candidate.role is Role.MASTER]
         leading = [one for one in masters if one.looked.config and not one.looked.config.joins]
         return next(iter(leading or [one for one in masters if not one.candidate.values.get("join")]), None)
 
     async def _plan(self, machine: Machine) -> None:
         if self._wanted is None:
             raise WorkFailed("nothing was made ready")
-        looked, candidate, leader = machine.looked, machine.candidate, self._leader
+        looked, candidate, leader = machine.looked, machine.candidate, self.leader
         masters = sum(one.role is Role.MASTER for one in self.order.candidates)
         address = leader.outcome.address if leader not in (None, machine) else None
         joins = joining(candidate.role, address, masters)
@@ -195,7 +199,7 @@ class Fleet:
 
     async def _ask_kubernetes(self) -> None:
         """Whether each is Ready, in the words of the one who knows."""
-        leader = self._leader
+        leader = self.leader
         if leader is None:
             return
         try:
@@ -208,7 +212,7 @@ class Fleet:
 
     async def _ping(self, machine: Machine) -> None:
         others = {
-            one.outcome.address: one.outcome.name for one in self._machines.values() if one is not machine
+            one.outcome.address: one.outcome.name for one in self.machines.values() if one is not machine
         }
         others.pop("", None)
         answer = await machine.remote.call("ping", addresses=list(others))

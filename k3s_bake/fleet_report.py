@@ -10,6 +10,9 @@ from bake import manifest
 from k3s_bake import report
 from k3s_bake.adopt import Outcome
 
+READY = {True: "Ready", False: "NotReady", None: ""}
+"""As Kubernetes calls it."""
+
 _COLOURS = {"joined": "green", "failed": "red", "pending": "yellow"}
 
 
@@ -24,10 +27,10 @@ def table(outcomes: Sequence[Outcome]) -> Table:
             one.candidate.role.value,
             report.shown(one.candidate.login),
             f"[{colour}]{report.shown(state)}[/]",
-            {True: "Ready", False: "NotReady", None: ""}[one.ready],
-            _seconds(one.conf),
-            _seconds(one.inst),
-            _changes(one),
+            READY[one.ready],
+            seconds(one.conf),
+            seconds(one.inst),
+            changes(one),
         )
     return made
 
@@ -39,7 +42,7 @@ def pings(outcomes: Sequence[Outcome]) -> Table | None:
         return None
     made = report.table("ping (ms)", *(report.shown(one.name) for one in named))
     for one in named:
-        row = ["-" if other is one else _milliseconds(one.pings.get(other.name)) for other in named]
+        row = ["-" if other is one else milliseconds(one.pings.get(other.name)) for other in named]
         made.add_row(report.shown(one.name), *row)
     return made
 
@@ -78,6 +81,7 @@ def data(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
             "failed_commands": [{"command": command, "said": said} for command, said in one.failed],
             "pending": list(one.pending),
             "ping_ms": one.pings,
+            "timeline": [{"seconds": round(at, 3), "phase": phase} for at, phase in one.timeline],
         }
         for one in outcomes
     ]
@@ -98,17 +102,17 @@ class Lines:
         )
 
 
-def _changes(one: Outcome) -> str:
+def changes(one: Outcome) -> str:
     if one.plan is None:
         return ""
     return str(len(one.plan.steps)) if one.plan.steps else "none"
 
 
-def _seconds(seconds: float | None) -> str:
+def seconds(seconds: float | None) -> str:
     return "" if seconds is None else f"{seconds:.1f} s"
 
 
-def _milliseconds(took: float | None) -> str:
+def milliseconds(took: float | None) -> str:
     return "lost" if took is None else f"{took:.2f}"
 
 

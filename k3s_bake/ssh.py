@@ -6,9 +6,10 @@ is asked. Nothing secret is on a command line; what is known of hosts is ``~/.ss
 
 import asyncio
 import contextlib
+import functools
 import json
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,6 @@ _ALIVE, _MISSED = 10.0, 3
 _CHUNK = 1 << 18
 _COMPLAINT = 4096
 
-Advance = Callable[[int], None]
-
 
 class Remote:
     """A node that answers requests: made by ``opened``."""
@@ -47,23 +46,30 @@ class Remote:
         async with self._turn:
             return await self._call(verb, limit, values)
 
-    async def put(self, path: Path, sha256: str, size: int, advance: Advance) -> None:
-        """A large file, to where ``apply`` finds it; what is there already of it is not sent again."""
+    async def put(self, path: Path | None, sha256: str, size: int) -> None:
+        """A large file, to where ``apply`` finds it; what is there already of it is not sent again.
+
+        WorkFailed for one that is not there and has no ``path`` here.
+        """
         async with self._turn:
             there = await self._call("put", _ANSWER, {"sha256": sha256, "size": size, "offset": -1})
             offset = int(there["offset"])
-            advance(offset)
+            if path is None and offset < size:
+                raise WorkFailed("a file that was kept there is gone")
             self._send({"verb": "put", "sha256": sha256, "size": size, "offset": offset})
             try:
-                with path.open("rb") as source:
-                    source.seek(offset)
-                    while piece := source.read(_CHUNK):
-                        self._process.stdin.write(piece)
-                        await asyncio.wait_for(self._process.stdin.drain(), _ANSWER)
-                        advance(len(piece))
+                if path is not None:
+                    await self._stream(path, offset)
                 await self._answer(_ANSWER)
             except (OSError, asyncssh.Error, TimeoutError) as error:
                 raise await self._lost(error) from error
+
+    async def _stream(self, path: Path, offset: int) -> None:
+        with path.open("rb") as source:
+            source.seek(offset)
+            while piece := source.read(_CHUNK):
+                self._process.stdin.write(piece)
+                await asyncio.wait_for(self._process.stdin.drain(), _ANSWER)
 
     async def close(self) -> None:
         """Ends what runs there. Never raises."""
@@ -215,7 +221,7 @@ async def _learn(
 
 async def _started(login: Login, connection: asyncssh.SSHClientConnection, person: Person) -> Any:
     """Python, as root: by sudo where the login is another's, with a password only where sudo wants one."""
-    python = f"python3 -I -c '{carried.START.replace(chr(39), chr(34))}'"
+    python = f"python3 -I -S -c '{carried.START.replace(chr(39), chr(34))}'"
     user = connection.get_extra_info("username")
     if user == "root":
         process, why = await _run(connection, python)
@@ -265,6 +271,7 @@ def _no_python(user: str, why: str) -> UserError:
     return WorkFailed(f"Python does not start there: {why.strip()[-200:] or 'it says nothing'}")
 
 
+@functools.cache
 def _program() -> bytes:
     """What carried.START reads."""
     modules = {

@@ -1,7 +1,6 @@
 """What each machine of a fleet is to be, and where the files for it are."""
 
 import asyncio
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -72,7 +71,7 @@ class Wanted:
 
     async def again(self, machine: Machine, values: Mapping[str, Any]) -> tuple[NodeSpec, Sources]:
         """Of a node of ours: it stays what it was told to be, but for the ``values`` that are given now."""
-        spec = spec_json.from_json(json.loads(machine.looked.recorded or ""))
+        spec = spec_json.loads(machine.looked.recorded or "")
         given = dict(values)
         if spec.credential is not None or not machine.looked.has_credential(time.time()):
             given["credential"] = await self._credential(machine, given.get("name", spec.name))

@@ -1,4 +1,4 @@
-"""k3s-bake adopt and preflight"""
+"""k3s-bake adopt, preflight and upgrade"""
 
 import asyncio
 import json
@@ -16,7 +16,8 @@ from bake.k3s_version import DEFAULT_K3S
 from bake.spec import Role
 from bake.wish import Wish
 from firstboot.errors import UserError
-from k3s_bake import fleet_report, report
+from k3s_bake import fleet_page, fleet_report, report
+from k3s_bake import upgrade as rolling
 from k3s_bake.adopt import Candidate, How, Outcome
 from k3s_bake.cli.terminal import Terminal
 from k3s_bake.fleet import Fleet, Order
@@ -57,8 +58,9 @@ def _machines(command: F) -> F:
 @click.option(
     "--timeout", type=click.FloatRange(1), default=600.0, show_default=True, help="Seconds until Ready."
 )
+@click.option("--report", "page", type=_FILE, help="An HTML file of it all: timeline, pings, diffs.")
 @click.option("--dry-run", is_flag=True, help="Show what would change on each, as a diff; change nothing.")
-def adopt(dry_run: bool, as_json: bool, **given: Any) -> None:
+def adopt(dry_run: bool, as_json: bool, page: Path | None, **given: Any) -> None:
     """Turn machines that run into nodes of a cluster, over SSH, all at once.
 
     They come to the same state as a baked card: what is right already stays. A second run changes nothing,
@@ -70,9 +72,14 @@ def adopt(dry_run: bool, as_json: bool, **given: Any) -> None:
       k3s-bake adopt --file cluster.toml --dry-run
       k3s-bake adopt --worker pi@10.0.0.5 --cluster home --accept-new
       k3s-bake adopt --file cluster.toml --k3s v1.34.9+k3s1 --json
+      k3s-bake adopt --file cluster.toml --report cluster.html
     """
     fleet = Fleet(_order(given, dry_run), _how(given))
+    if page is not None:
+        page.write_bytes(b"")  # where it cannot be written, that is told now
     _run(fleet, fleet.adopt())
+    if page is not None:
+        page.write_bytes(fleet_page.page(fleet.outcomes, fleet.order.cluster))
     if dry_run and not as_json:
         for outcome in fleet.outcomes:
             _print_plan(outcome)
@@ -93,6 +100,33 @@ def preflight(as_json: bool, **given: Any) -> None:
     given |= {**nothing, "offline": False, "reboot": False, "wait": False, "timeout": 60.0}
     fleet = Fleet(_order(given, True), _how(given))
     _run(fleet, fleet.check())
+    _end(fleet.outcomes, as_json)
+
+
+@click.command()
+@_machines
+@click.option("--k3s", required=True, help="Version, channel (stable, v1.33) or path.")
+@click.option("--k3s-version", help="What a K3s given as a path is.")
+@click.option("--airgap", help="Container images: none, auto or a path.  [default: auto with a release]")
+@click.option("--offline", is_flag=True, help="Use the cache only.")
+@click.option("--mirror", help="URL that takes the place of every server.")
+@click.option("--at-once", type=click.IntRange(1), default=2, show_default=True, help="Workers.")
+@click.option(
+    "--timeout", type=click.FloatRange(1), default=300.0, show_default=True, help="Seconds until Ready, each."
+)
+def upgrade(at_once: int, as_json: bool, **given: Any) -> None:
+    """Give a cluster another K3s: masters one after the other, then workers, a few at a time.
+
+    Each is Ready with it before the next begins. The first that is not gets back what it had, and no more is
+    changed. Name all nodes: an agent must not be newer than its master.
+
+    \b
+    Examples:
+      k3s-bake upgrade --file cluster.toml --k3s v1.34.9+k3s1
+      k3s-bake upgrade --master pi@10.0.0.2 --worker pi@10.0.0.3 --k3s stable
+    """
+    fleet = Fleet(_order(given, False), _how(given | {"reboot": False, "wait": True}))
+    _run(fleet, rolling.upgrade(fleet, at_once))
     _end(fleet.outcomes, as_json)
 
 

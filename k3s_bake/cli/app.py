@@ -10,7 +10,7 @@ import click
 from bake.cluster_file import ClusterFileError
 from firstboot.errors import UserError
 from k3s_bake import report
-from k3s_bake.cli.adopt import adopt, preflight
+from k3s_bake.cli.adopt import adopt, preflight, upgrade
 from k3s_bake.cli.bases import bases
 from k3s_bake.cli.boot import boot
 from k3s_bake.cli.cluster import cluster
@@ -52,6 +52,7 @@ cli.add_command(boot)
 
 cli.add_command(adopt)
 cli.add_command(preflight)
+cli.add_command(upgrade)
 cli.add_command(remove)
 cli.add_command(undo)
 

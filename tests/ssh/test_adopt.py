@@ -1,15 +1,18 @@
 """Machines that run become nodes, by one command, over a real sshd and sudo."""
 
+import contextlib
 import json
 import os
+import pty
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from guest.conftest import Done
+from guest.conftest import ROOT, Done
 from rig.hosts import Host, wait
 from rig.lan import Lan
 from rig.running import Person, answers, machine, until
@@ -244,6 +247,112 @@ def test_a_master_that_never_becomes_ready(machines: Machines, adopt: Adopt) -> 
     master.run("rm /etc/systemd/system/k3s.service.d/broken.conf; systemctl daemon-reload")
     healed = adopt(*logins(*hosts), "--json")
     assert healed.code == 0, healed.err + healed.out
+
+
+def test_three_masters_are_one_cluster(machines: Machines, adopt: Adopt) -> None:
+    first, second, third, worker = hosts = machines(10, 11, 12, 13)
+    masters = [word for host in (first, second, third) for word in ("--master", f"pi@{host.address}")]
+    done = adopt(*masters, "--worker", f"pi@{worker.address}", "--json")
+    assert done.code == 0, done.err + done.out
+    assert all(one["ready"] for one in outcomes(done).values())
+    assert "cluster-init: true" in first.text("etc/rancher/k3s/config.yaml")
+    for host in (second, third):
+        assert f'server: "https://{first.address}:6443"' in host.text("etc/rancher/k3s/config.yaml")
+        assert "cluster-init" not in host.text("etc/rancher/k3s/config.yaml")
+    again = adopt(*masters, "--worker", f"pi@{worker.address}", "--json")
+    assert again.code == 0, again.err + again.out
+    assert all(one["changes"] == [] for one in outcomes(again).values())
+    assert len({host.text("etc/rancher/k3s/agent-token") for host in hosts[:3]}) == 1
+
+
+def test_a_node_of_another_cluster_is_taken_over_only_if_that_is_said(
+    machines: Machines, adopt: Adopt
+) -> None:
+    first, second, worker = machines(10, 11, 12)
+    assert adopt(*logins(first, worker), "--cluster", "home").code == 0
+    assert adopt(*logins(second), "--cluster", "work").code == 0
+    refused = adopt(*logins(second, worker), "--cluster", "work", "--json")
+    assert refused.code == 2
+    assert outcomes(refused)[worker.address]["error"] == "it is a worker of the cluster home"
+    assert worker.state()["phase"] == "joined"
+    taken = adopt(*logins(second, worker), "--cluster", "work", "--take-over", "--json")
+    assert taken.code == 0, taken.err + taken.out
+    assert outcomes(taken)[worker.address]["ready"] is True
+    assert worker.run("hostname") in second.run("k3s kubectl get nodes")
+
+
+def test_passwords_are_typed_at_a_terminal(
+    machines: Machines, lan: Lan, environment: dict[str, str], person: Person, image: Images, k3s: list[str]
+) -> None:
+    """The login's, and sudo's: asked for, not shown, and wrong ones told."""
+    image("worker")
+    (host,) = machines(10)
+    host.run("echo 'pi ALL=(ALL) ALL' > /etc/sudoers.d/010_pi-nopasswd; echo pi:correct-horse | chpasswd")
+    host.run("rm /home/pi/.ssh/authorized_keys")
+    words = ("preflight", "--worker", f"pi@{host.address}", "--accept-new")
+    typed = {"password: ": "correct-horse", "sudo password of pi": "battery-staple"}
+    said = at_a_terminal(lan, {**environment, "HOME": str(person.home)}, words, typed)
+    assert "the sudo password of pi is wrong" in said
+    typed["sudo password of pi"] = "correct-horse"
+    said = at_a_terminal(lan, {**environment, "HOME": str(person.home)}, words, typed)
+    assert "checked" in said
+    assert "correct-horse" not in said
+    assert "correct-horse" not in host.run("journalctl --no-pager")
+
+
+def at_a_terminal(lan: Lan, environment: dict[str, str], words: Sequence[str], typed: dict[str, str]) -> str:
+    """What is shown there; each question is answered once."""
+    command = lan.inside(Path(sys.executable).with_name("k3s-bake"), *words)
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execve(shutil.which(command[0]) or command[0], command, {**os.environ, **environment})
+    said, open_questions = "", dict(typed)
+    with contextlib.suppress(OSError):  # its end
+        while piece := os.read(terminal, 4096).decode(errors="replace"):
+            said += piece
+            for question, answer in list(open_questions.items()):
+                if question in said and said.rstrip(" ").endswith(":"):
+                    del open_questions[question]
+                    os.write(terminal, f"{answer}\n".encode())
+                    break
+    os.waitpid(child, 0)
+    os.close(terminal)
+    return said
+
+
+def test_a_rolling_upgrade_and_one_that_is_taken_back(
+    machines: Machines, adopt: Adopt, run: Operator, tmp_path: Path
+) -> None:
+    if os.environ.get("K3S_BAKE_TEST_K3S_AMD64"):
+        pytest.skip("there is one real K3s; this test needs a second one")
+    master, *workers = hosts = machines(10, 11, 12)
+    assert adopt(*logins(*hosts)).code == 0
+    newer = tmp_path / "newer"
+    newer.write_text((ROOT / "tests/fakes/k3s").read_text().replace("v1.34.9+k3s1", "v1.35.1+k3s1"))
+    broken = tmp_path / "broken"
+    text = newer.read_text().replace("v1.35.1+k3s1", "v1.36.0+k3s1")
+    agent = "def run_agent():\n"
+    assert agent in text
+    broken.write_text(text.replace(agent, f"{agent}    raise Failure('broken on purpose')\n"))
+    for path in (newer, broken):
+        path.chmod(0o755)
+
+    def upgrade(path: Path, version: str) -> Done:
+        how = ("--k3s", path, "--k3s-version", version, "--airgap", "none", "--timeout", "20", "--json")
+        return run("upgrade", *logins(*hosts), *how)
+
+    done = upgrade(newer, "v1.35.1+k3s1")
+    assert done.code == 0, done.err + done.out
+    assert master.run("k3s kubectl get nodes").count("v1.35.1+k3s1") == 3
+    failed = upgrade(broken, "v1.36.0+k3s1")
+    assert failed.code == 1, failed.out
+    found = outcomes(failed)
+    assert found[master.address]["error"] == ""
+    for host in workers:
+        assert "it has v1.35.1+k3s1 again" in found[host.address]["error"]
+        assert host.run("ls /var/lib/k3s-bake/parts 2>/dev/null", check=False) == ""
+    rows = master.run("k3s kubectl get nodes").splitlines()[1:]
+    assert [row.split()[1] for row in rows] == ["Ready"] * 3
 
 
 def test_whoever_kills_the_operator_at_any_moment_runs_it_again(
