@@ -120,15 +120,20 @@ class Fleet:
             found, machine.candidate.role, time.time(), take_over=self.order.take_over
         )
         config = machine.looked.config
-        if config and not self.order.take_over:
-            wanted = (self.order.cluster, machine.candidate.role.value)
-            if (config.cluster, config.role) != wanted:
-                raise UserError(
-                    f"it is a {config.role} of the cluster {config.cluster}", "--take-over makes it another."
-                )
+        if config and self._is_anothers(machine) and not self.order.take_over:
+            raise UserError(
+                f"it is a {config.role} of the cluster {config.cluster}", "--take-over makes it another."
+            )
         for problem in outcome.problems:
             if problem.stops:
                 raise UserError(problem.message, problem.remedy)
+
+    def _is_anothers(self, machine: Machine) -> bool:
+        """A node of another cluster or role, or of somebody else's K3s."""
+        config = machine.looked.config
+        if config is None:
+            return bool(machine.looked.machine["k3s"])
+        return (config.cluster, config.role) != (self.order.cluster, machine.candidate.role.value)
 
     def _check_names(self) -> None:
         names = {str(at): self._name(one) or "" for at, one in self.machines.items()}
@@ -143,7 +148,7 @@ class Fleet:
     def _name(self, machine: Machine) -> str | None:
         """What it is to be called; None: what its agent makes of its number."""
         config = machine.looked.config
-        if machine.candidate.name or (config and not self.order.take_over):
+        if machine.candidate.name or config:
             return machine.candidate.name or (config.name if config else None)
         name = preflight.name_for(machine.looked.machine["hostname"])
         same = [one for one in self.machines.values() if one.looked.machine["hostname"] == name]
@@ -165,7 +170,7 @@ class Fleet:
         masters = sum(one.role is Role.MASTER for one in self.order.candidates)
         address = leader.outcome.address if leader not in (None, machine) else None
         joins = joining(candidate.role, address, masters)
-        if looked.recorded and looked.config and not self.order.take_over:
+        if looked.recorded and looked.config and not self._is_anothers(machine):
             named = {"name": candidate.name} if candidate.name else {}
             led = {"master": address} if address and not looked.is_joined else {}
             planned = await self._wanted.again(machine, {**candidate.values, **named, **led})
@@ -183,7 +188,7 @@ class Fleet:
         if machine.spec is None or machine.outcome.plan is None:
             raise WorkFailed("nothing was planned")
         begun = time.monotonic()
-        if self.order.take_over and (machine.looked.config or machine.looked.machine["k3s"]):
+        if self._is_anothers(machine):
             machine.tell("leaving")
             await machine.remote.call("leave")
             await machine.look()

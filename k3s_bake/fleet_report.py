@@ -1,12 +1,15 @@
 """What became of a fleet, for people and programs: states, times, pings. No secret gets here."""
 
+import json
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
 from bake import manifest
+from bake.cache import writing
 from k3s_bake import report
 from k3s_bake.adopt import Outcome
 
@@ -88,18 +91,27 @@ def data(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
 
 
 class Lines:
-    """How far each node is, a line at each change, on standard error: for logs, and for terminals too."""
+    """How far each node is, a line at each change: on standard error, and in a file of this run's own."""
 
-    def __init__(self) -> None:
+    def __init__(self, log: Path) -> None:
+        """UserError where ``log`` cannot be made."""
         self._console = report.console(stderr=True)
         self._began = time.monotonic()
+        with writing(log):
+            log.touch(0o600)
+            self._log = log.open("a", encoding="utf-8")
 
     def told(self, one: Outcome) -> None:
         state = one.phase + (f" ({one.reason})" if one.reason else "")
-        seconds = time.monotonic() - self._began
-        self._console.print(
-            f"\\[{seconds:6.1f} s] {report.shown(one.candidate.login)}: {report.shown(state)}"
-        )
+        line = f"[{time.monotonic() - self._began:6.1f} s] {one.candidate.login}: {state}"
+        self._console.print(report.shown(line))
+        self._log.write(f"{line}\n")
+        self._log.flush()
+
+    def end(self, outcomes: Sequence[Outcome]) -> None:
+        """What became of each, with all that was changed."""
+        with self._log:
+            json.dump(data(outcomes), self._log, indent=2)
 
 
 def changes(one: Outcome) -> str:

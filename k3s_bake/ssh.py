@@ -246,17 +246,27 @@ async def _run(
     process = await connection.create_process(command, encoding=None)
     if password is not None:
         process.stdin.write(f"{password}\n".encode())
+    complaint = ""
     ready = asyncio.create_task(process.stdout.readline())
-    refused = asyncio.create_task(process.stderr.readline())
-    try:
-        await asyncio.wait({ready, refused}, timeout=_LOGIN, return_when=asyncio.FIRST_COMPLETED)
-        if ready.done() and ready.result() == carried.READY.encode():
-            return process, ""
-        complaint = (await asyncio.wait_for(refused, 5)).decode(errors="replace")
-    except (TimeoutError, asyncssh.Error, OSError):
-        complaint = ""
-    finally:
-        refused.cancel()
+    heard = asyncio.create_task(process.stderr.readline())
+    with contextlib.suppress(TimeoutError, asyncssh.Error, OSError):
+        async with asyncio.timeout(_LOGIN):
+            while not (ready.done() and heard.done()):
+                await asyncio.wait({ready, heard}, return_when=asyncio.FIRST_COMPLETED)
+                if ready.done() and ready.result() == carried.READY.encode():
+                    heard.cancel()
+                    return process, ""
+                if ready.done():
+                    await asyncio.wait({heard})
+                if heard.done() and (line := heard.result().decode(errors="replace")):
+                    complaint += line
+                    if "try again" in line:  # and sudo waits for another one
+                        break
+                    heard = asyncio.create_task(process.stderr.readline())
+                elif heard.done():
+                    await ready
+    ready.cancel()
+    heard.cancel()
     process.close()
     return None, complaint
 

@@ -51,6 +51,7 @@ def _is_unit(path: str) -> bool:
 
 
 _JOIN = (f"{_UNITS}{JOIN_UNIT}", "/etc/k3s-bake/sshd_config", AUTHORITY)
+_HELPER = (f"{_UNITS}k3s-bake-helper.socket", f"{_UNITS}sockets.target.wants/k3s-bake-helper.socket")
 _FIRST: Sequence[tuple[Callable[[str], bool], Command]] = (
     # Its stop turns its file off, which cannot be done once the file is gone.
     (_under(f"{_UNITS}dphys-swapfile.service", "/var/swap"), ("systemctl", "stop", "dphys-swapfile.service")),
@@ -74,7 +75,7 @@ _THEN: Sequence[tuple[Callable[[str], bool], Command]] = (
     (_under("/etc/nftables.conf"), ("systemctl", "try-reload-or-restart", "nftables.service")),
     (_under("/etc/iptables/"), ("netfilter-persistent", "reload")),
     (_under(f"{_UNITS}containerd", "/etc/containerd/"), ("systemctl", "restart", "containerd.service")),
-    (_under(f"{_UNITS}k3s-bake-helper.socket"), ("systemctl", "restart", "k3s-bake-helper.socket")),
+    (_under(*_HELPER), ("systemctl", "restart", "k3s-bake-helper.socket")),
     (_under(AGENT), ("systemctl", "try-restart", "k3s-bake-helper.service")),
     (_under(*_JOIN), ("systemctl", "try-restart", JOIN_UNIT)),
 )

@@ -12,6 +12,7 @@ from bake.facts import NodeFacts
 from bake.k3s_keys import AGENT_KEYS
 from bake.render import render
 from bake.spec import Datastore, File, NodeSpec, Role
+from firstboot.contract import K3S_AGENT_TOKEN
 from firstboot.contract import K3S_CONFIG as CONFIG
 from firstboot.contract import K3S_TOKEN as TOKEN
 from firstboot.edits import Edit, Link, Place, Remove, Write
@@ -32,7 +33,7 @@ PROBES = (
     *(Probe(f"/usr/local/bin/{name}", "digest") for name in ("kubectl", "crictl", "ctr")),
     Probe(CONFIG),
     Probe(REGISTRIES, "digest"),
-    Probe(TOKEN, "digest"),
+    *(Probe(path, "digest") for path in (TOKEN, K3S_AGENT_TOKEN)),
     Probe(f"{IMAGES}/*", "digest"),
     *(Probe(path) for path in _UNIT_FILES + _STARTED),
     *(Probe(f"{path}.env", "digest") for path in _UNIT_FILES),
@@ -107,7 +108,8 @@ def _quoted(value: str) -> str:
 def _config_file(spec: NodeSpec, facts: NodeFacts) -> bytes:
     """Of a node that runs, what its agent has found out stays: its name, its master."""
     content = config_yaml(config(spec, facts))
-    if not (facts.live and spec.first_boot):
+    is_in = facts.exists(TOKEN) or facts.exists(K3S_AGENT_TOKEN)  # else it has left its cluster
+    if not (facts.live and spec.first_boot and is_in):
         return content
     agents = keys_of_agent(facts.text(CONFIG) or "")
     return with_keys(content.decode(), agents).encode("utf-8", "surrogateescape")

@@ -1,7 +1,9 @@
 """k3s-bake adopt, preflight and upgrade"""
 
 import asyncio
+import datetime
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -59,8 +61,9 @@ def _machines(command: F) -> F:
     "--timeout", type=click.FloatRange(1), default=600.0, show_default=True, help="Seconds until Ready."
 )
 @click.option("--report", "page", type=_FILE, help="An HTML file of it all: timeline, pings, diffs.")
+@click.option("--verbose", is_flag=True, help="Show each change.")
 @click.option("--dry-run", is_flag=True, help="Show what would change on each, as a diff; change nothing.")
-def adopt(dry_run: bool, as_json: bool, page: Path | None, **given: Any) -> None:
+def adopt(dry_run: bool, verbose: bool, as_json: bool, page: Path | None, **given: Any) -> None:
     """Turn machines that run into nodes of a cluster, over SSH, all at once.
 
     They come to the same state as a baked card: what is right already stays. A second run changes nothing,
@@ -74,16 +77,19 @@ def adopt(dry_run: bool, as_json: bool, page: Path | None, **given: Any) -> None
       k3s-bake adopt --file cluster.toml --k3s v1.34.9+k3s1 --json
       k3s-bake adopt --file cluster.toml --report cluster.html
     """
-    fleet = Fleet(_order(given, dry_run), _how(given))
+    lines, log = _lines("adopt")
+    fleet = Fleet(_order(given, dry_run), _how(given, lines))
     if page is not None:
         page.write_bytes(b"")  # where it cannot be written, that is told now
-    _run(fleet, fleet.adopt())
+    _run(fleet, fleet.adopt(), lines)
     if page is not None:
         page.write_bytes(fleet_page.page(fleet.outcomes, fleet.order.cluster))
-    if dry_run and not as_json:
-        for outcome in fleet.outcomes:
+    for outcome in fleet.outcomes:
+        if dry_run and not as_json:
             _print_plan(outcome)
-    _end(fleet.outcomes, as_json)
+        elif verbose and outcome.plan and not as_json:
+            report.console().print(report.shown(outcome.name), report.plan_table(outcome.plan), sep="\n")
+    _end(fleet.outcomes, as_json, log)
 
 
 @click.command()
@@ -98,9 +104,10 @@ def preflight(as_json: bool, **given: Any) -> None:
     """
     nothing = dict.fromkeys(("k3s", "k3s_version", "airgap", "mirror"))
     given |= {**nothing, "offline": False, "reboot": False, "wait": False, "timeout": 60.0}
-    fleet = Fleet(_order(given, True), _how(given))
-    _run(fleet, fleet.check())
-    _end(fleet.outcomes, as_json)
+    lines, log = _lines("preflight")
+    fleet = Fleet(_order(given, True), _how(given, lines))
+    _run(fleet, fleet.check(), lines)
+    _end(fleet.outcomes, as_json, log)
 
 
 @click.command()
@@ -125,19 +132,20 @@ def upgrade(at_once: int, as_json: bool, **given: Any) -> None:
       k3s-bake upgrade --file cluster.toml --k3s v1.34.9+k3s1
       k3s-bake upgrade --master pi@10.0.0.2 --worker pi@10.0.0.3 --k3s stable
     """
-    fleet = Fleet(_order(given, False), _how(given | {"reboot": False, "wait": True}))
-    _run(fleet, rolling.upgrade(fleet, at_once))
-    _end(fleet.outcomes, as_json)
+    lines, log = _lines("upgrade")
+    fleet = Fleet(_order(given, False), _how(given | {"reboot": False, "wait": True}, lines))
+    _run(fleet, rolling.upgrade(fleet, at_once), lines)
+    _end(fleet.outcomes, as_json, log)
 
 
-def _how(given: dict[str, Any]) -> How:
+def _how(given: dict[str, Any], lines: fleet_report.Lines) -> How:
     return How(
         Terminal(),
         accept_new=given["accept_new"],
         reboot=given["reboot"],
         wait=given["wait"],
         timeout=given["timeout"],
-        told=fleet_report.Lines().told,
+        told=lines.told,
     )
 
 
@@ -190,16 +198,25 @@ def _candidate(node: NodeEntry, file: ClusterFile) -> Candidate:
     return Candidate(login, node.role, node.name, kept)
 
 
-def _run(fleet: Fleet, work: Any) -> None:
+def _lines(command: str) -> tuple[fleet_report.Lines, Path]:
+    """A log of this run alone, in the operator's data."""
+    when = datetime.datetime.now().astimezone().strftime("%Y-%m-%d-%H%M%S")
+    log = cache.home().data / "logs" / f"{when}-{command}-{os.getpid()}.log"
+    return fleet_report.Lines(log), log
+
+
+def _run(fleet: Fleet, work: Any, lines: fleet_report.Lines) -> None:
     try:
         asyncio.run(work)
     except KeyboardInterrupt:
         report.console(stderr=True).print("interrupted; so far:")
         _print(fleet.outcomes)
         raise
+    finally:
+        lines.end(fleet.outcomes)
 
 
-def _end(outcomes: list[Outcome], as_json: bool) -> None:
+def _end(outcomes: list[Outcome], as_json: bool, log: Path) -> None:
     """Exit code 1 where work failed on some node, 2 where all that failed is for a person to mend."""
     if as_json:
         click.echo(json.dumps(fleet_report.data(outcomes), indent=2))
@@ -207,6 +224,7 @@ def _end(outcomes: list[Outcome], as_json: bool) -> None:
         _print(outcomes)
     codes = {one.code for one in outcomes if one.error}
     if codes:
+        report.console(stderr=True).print(f"Each step and each change is in {report.shown(log)}.")
         raise click.exceptions.Exit(1 if 1 in codes else 2)
 
 

@@ -278,6 +278,7 @@ def test_a_node_of_another_cluster_is_taken_over_only_if_that_is_said(
     taken = adopt(*logins(second, worker), "--cluster", "work", "--take-over", "--json")
     assert taken.code == 0, taken.err + taken.out
     assert outcomes(taken)[worker.address]["ready"] is True
+    assert outcomes(taken)[second.address]["changes"] == [], "it is of that cluster already"
     assert worker.run("hostname") in second.run("k3s kubectl get nodes")
 
 

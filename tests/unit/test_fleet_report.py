@@ -101,7 +101,7 @@ def test_the_page(fleet: list[Outcome]) -> None:
     assert "&lt;b&gt;w1&lt;/b&gt;" in text
     assert "<b>w1" not in text
     widths = [float(width) for width in re.findall(r"width: ([0-9.]+)%; background", text)]
-    assert len(widths) == 8
+    assert len(widths) == 9
     assert sum(widths) == pytest.approx(300, abs=0.2), "three lanes, each filled"
 
 

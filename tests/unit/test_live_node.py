@@ -9,7 +9,7 @@ from raspbian import Pi, master, worker
 from bake.concerns import k3s
 from bake.node import Plan, plan
 from bake.spec import File, FirstBoot, NodeSpec
-from firstboot.contract import CREDENTIAL, JOIN_CERTIFICATE, JOIN_KEY, K3S_CONFIG, Credential
+from firstboot.contract import CREDENTIAL, JOIN_CERTIFICATE, JOIN_KEY, K3S_CONFIG, K3S_TOKEN, Credential
 from firstboot.node import Node
 from firstboot.token import Grant
 
@@ -90,6 +90,14 @@ def test_another_value_of_a_node_that_has_joined_keeps_its_master(pi: Pi) -> Non
     assert 'server: "https://10.0.0.2:6443"' in config
     assert 'node-name: "home-a1b2c3"' in config
     assert "disk=ssd" in config
+
+
+def test_what_has_left_its_cluster_knows_no_master_any_more(pi: Pi) -> None:
+    carry_out(pi, worker(first_boot=AGENT, credential=BROUGHT, cluster="home"))
+    live_agent(pi, "home-a1b2c3", leads=False)
+    pi.delete(K3S_TOKEN)
+    carry_out(pi, worker(first_boot=AGENT, credential=BROUGHT, cluster="work"))
+    assert "10.0.0.2" not in pi.text(K3S_CONFIG)
 
 
 def test_an_image_of_such_a_node_is_still_made_anew(pi: Pi, tmp_path: Path) -> None:

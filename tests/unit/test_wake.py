@@ -26,6 +26,10 @@ def test_nothing_changed_nothing_done() -> None:
         ("/etc/ssh/sshd_config", ("systemctl", "try-reload-or-restart", "ssh.service")),
         ("/etc/k3s-bake/sshd_config", ("systemctl", "try-restart", JOIN_UNIT)),
         (AGENT, ("systemctl", "try-restart", "k3s-bake-helper.service")),
+        (
+            f"{UNITS}/sockets.target.wants/k3s-bake-helper.socket",
+            ("systemctl", "restart", "k3s-bake-helper.socket"),
+        ),
         ("/etc/ufw/user.rules", ("ufw", "reload")),
         (
             "/etc/dhcpcd.conf",
