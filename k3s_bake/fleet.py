@@ -107,6 +107,9 @@ class Fleet:
             self.machines[at] = machine
             await machine.look()
             self._check(machine)
+            machine.tell(
+                "looked"
+            )  # whom the others are to join, and what they are called, is known when all are
 
         await asyncio.gather(*(self.safely(at, one(at)) for at in range(len(self.outcomes))))
         self._check_names()

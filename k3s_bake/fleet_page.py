@@ -13,6 +13,7 @@ from k3s_bake.adopt import Outcome
 _COLOURS: Mapping[str, str] = {
     "connecting": "#c9d1d9",
     "looking": "#a5d6ff",
+    "looked": "#c9d1d9",
     "sending": "#79c0ff",
     "leaving": "#ffc680",
     "changing": "#d2a8ff",
@@ -54,7 +55,7 @@ def _node(one: Outcome, end: float) -> dict[str, Any]:
         "conf": fleet_report.seconds(one.conf),
         "inst": fleet_report.seconds(one.inst),
         "changes": fleet_report.changes(one),
-        "trouble": " ".join(line.replace("\n", " ") for line in troubles),
+        "trouble": " ".join(". ".join(map(str.strip, line.split("\n"))) for line in troubles),
         "parts": list(_parts(one, end)),
         "diff": diffs or "nothing",
     }

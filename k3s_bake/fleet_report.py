@@ -1,6 +1,7 @@
 """What became of a fleet, for people and programs: states, times, pings. No secret gets here."""
 
 import json
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -95,7 +96,6 @@ class Lines:
 
     def __init__(self, log: Path) -> None:
         """UserError where ``log`` cannot be made."""
-        self._console = report.console(stderr=True)
         self._began = time.monotonic()
         with writing(log):
             log.touch(0o600)
@@ -104,7 +104,7 @@ class Lines:
     def told(self, one: Outcome) -> None:
         state = one.phase + (f" ({one.reason})" if one.reason else "")
         line = f"[{time.monotonic() - self._began:6.1f} s] {one.candidate.login}: {state}"
-        self._console.print(report.shown(line))
+        sys.stderr.write(report.plain(f"{line}\n"))
         self._log.write(f"{line}\n")
         self._log.flush()
 

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import functools
 import json
+import os
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -169,7 +170,7 @@ async def _connected(login: Login, person: Person, accept_new: bool) -> asyncssh
 def _unreachable(error: OSError) -> WorkFailed:
     if isinstance(error, ConnectionRefusedError):
         return WorkFailed("the connection was refused", "Is SSH on there? sudo systemctl enable --now ssh")
-    words = error.strerror or str(error)
+    words = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
     return WorkFailed(f"it cannot be reached: {words[:200]}", "Is it on, and is the address right?")
 
 
