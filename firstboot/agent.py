@@ -113,7 +113,7 @@ class Agent:
             view = self._view(tries)
             step = join.next_step(view)
             if isinstance(step, Start):
-                self._let_in(step)
+                self._let_in(step, time.monotonic() - tries[step.address].asked)
                 return
             if isinstance(step, Ask):
                 if self._memory.phase in ("clock", "searching"):
@@ -125,9 +125,10 @@ class Agent:
                 self._tell(step.phase, step.reason)
                 self._listen(view, step.seconds)
 
-    def _let_in(self, step: Start) -> None:
+    def _let_in(self, step: Start, age: float) -> None:
+        """``age`` of the grant, in seconds."""
         grant = step.grant
-        moment = clock.corrected(time.time(), grant.time, self._memory.joined)
+        moment = clock.corrected(time.time(), grant.time + int(age), self._memory.joined)
         if moment is not None:
             self._set_clock(moment)
         self._node.configure_joining(grant, self._memory.name)

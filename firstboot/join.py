@@ -260,6 +260,8 @@ class Seen:
     """K3s logs that its password is not the one known of this name."""
     seconds: float = 0.0
     """For which it has not been Ready."""
+    starting: bool = False
+    """K3s's unit is not active yet, and has not failed either."""
 
 
 _TELLING_WHEN_JOINED = frozenset({"other-cluster", "credential-refused", "untrusted-master"})
@@ -272,7 +274,7 @@ def watched(seen: Seen, joined: bool) -> Tuple[str, str]:
         return "joined", ""
     if seen.rejected:
         return "starting", "password-rejected"
-    if not seen.running and seen.seconds > _SLOW:
+    if not (seen.running or seen.starting) and seen.seconds > _SLOW:
         return "starting", "k3s-failed"
     if seen.ready is None and seen.running and joined:
         return "joined", seen.reason if seen.reason in _TELLING_WHEN_JOINED else "master-lost"

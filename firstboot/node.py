@@ -194,6 +194,13 @@ class Node:
     def is_active(self, unit: str) -> bool:
         return self.systemctl("is-active", unit) == "active"
 
+    def is_starting(self, unit: str) -> bool:
+        """A server takes minutes on a small board. One that starts anew again and again is not starting."""
+        said = self.systemctl("show", "--property=SubState", "--property=NRestarts", unit)
+        values = dict(line.partition("=")[::2] for line in said.splitlines())
+        restarts = values.get("NRestarts", "")
+        return values.get("SubState") in ("start", "start-pre") and restarts in ("", "0", "1", "2")
+
     def is_rejected(self, unit: str) -> bool:
         """Whether K3s has logged of late that its node's password is another's."""
         words = ("-u", unit, "-o", "cat", "--no-pager", "-n", "100", "--since", "-2min")

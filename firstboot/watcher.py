@@ -73,7 +73,9 @@ class Watcher:
             self._well, self._rejected = self._now(), None
         else:
             self._heal()
-        seen = Seen(running, self._ready, self._reason, self._rejected is not None, self._now() - self._well)
+        starting = not running and self._node.is_starting(self._config.unit)
+        rejected, waited = self._rejected is not None, self._now() - self._well
+        seen = Seen(running, self._ready, self._reason, rejected, waited, starting)
         return join.watched(seen, self.memory.joined)
 
     def _is_due(self, running: bool) -> bool:

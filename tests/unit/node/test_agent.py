@@ -247,7 +247,7 @@ def test_the_clock_starts_at_the_bake_and_is_set_by_the_master(world: World) -> 
     world.end = lambda: bool(moments.append(world.clock)) or world.phase == ("joined", "")
     world.power_on(config)
     assert world.said[2].since >= 1_795_564_800  # 2026-11-25
-    assert world.clock == ANSWER["time"]
+    assert ANSWER["time"] <= world.clock <= ANSWER["time"] + 5, "what has passed since then is added"
 
 
 def test_a_clock_a_year_ahead_steps_back_before_the_first_join_alone(world: World) -> None:
@@ -255,8 +255,8 @@ def test_a_clock_a_year_ahead_steps_back_before_the_first_join_alone(world: Worl
     kept = world.root / clock.KEPT.lstrip("/")
     kept.write_bytes(clock.kept(ANSWER["time"] + 366 * 86400))
     world.power_on()
-    assert world.clock == ANSWER["time"]
-    assert kept.read_bytes() == clock.kept(ANSWER["time"]), "or the next power cut brings the wrong time back"
+    assert ANSWER["time"] <= world.clock <= ANSWER["time"] + 5
+    assert kept.read_bytes() == clock.kept(int(world.clock)), "or a power cut brings the wrong time back"
     (world.root / K3S_TOKEN.lstrip("/")).write_text("")  # it has to ask again
     world.clock = ANSWER["time"] + 366 * 86400.0
     world.power_on()

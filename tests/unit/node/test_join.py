@@ -244,6 +244,7 @@ def test_whatever_is_heard_the_step_is_sound(
         (Seen(True, False, "", rejected=True), False, ("starting", "password-rejected")),
         (Seen(False, False, "", seconds=30), False, ("starting", "")),
         (Seen(False, False, "", seconds=90), True, ("starting", "k3s-failed")),
+        (Seen(False, False, "", seconds=300, starting=True), False, ("starting", "")),
         (Seen(False, None, "unreachable", seconds=90), True, ("starting", "k3s-failed")),
     ],
 )

@@ -150,6 +150,21 @@ def test_a_card_that_takes_no_more_writes_stops_nobody(
     assert "/etc/avahi/services/x" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("said", "starting"),
+    [
+        ("SubState=start\nNRestarts=0\n", True),
+        ("SubState=start-pre\n", True),  # an older systemd counts nothing
+        ("SubState=start\nNRestarts=7\n", False),
+        ("SubState=auto-restart\nNRestarts=1\n", False),
+        ("", False),
+    ],
+)
+def test_a_unit_that_starts_for_the_first_times(said: str, starting: bool) -> None:
+    found = Node("/nonexistent", lambda *_, **__: (0, said.encode(), ""))
+    assert found.is_starting("k3s") is starting
+
+
 def test_an_empty_password_counts_as_none(root: Root) -> None:
     root.at(K3S_PASSWORD).parent.mkdir(parents=True)
     root.at(K3S_PASSWORD).write_text("")

@@ -36,6 +36,7 @@ class World:
         self.masters = {"10.0.0.2": {"ready": False, "ca": CA, "server": SERVER}}
         self.here = None
         self.refusal = "unreachable"
+        self.starting = False
         self.asked: list[tuple[str, str]] = []
         self.done: list[tuple[str, ...]] = []
         config = NodeConfig("home", role)
@@ -54,6 +55,9 @@ class World:
     # of the node
     def is_active(self, unit: str) -> bool:
         return self.active
+
+    def is_starting(self, unit: str) -> bool:
+        return self.starting
 
     def is_rejected(self, unit: str) -> bool:
         return self.rejected
@@ -189,6 +193,14 @@ def test_a_node_that_does_not_get_ready_gets_a_new_token() -> None:
     world.looks(15)
     assert world.asked.count(("10.0.0.2", "hand-out")) == 1
     assert world.done == [("configure", SERVER, "pi-7"), ("restart", "k3s-agent")]
+
+
+def test_a_k3s_that_takes_minutes_to_start_has_not_failed() -> None:
+    world = World(role="master")
+    world.active, world.starting, world.here = False, True, None
+    assert world.looks(300) == ("starting", "not-ready")
+    world.starting = False
+    assert world.looks(11) == ("starting", "k3s-failed")
 
 
 def test_a_k3s_that_does_not_run_is_told() -> None:
