@@ -201,6 +201,9 @@ class Fleet:
         if machine.outcome.pending or not self.how.wait:
             machine.tell("pending" if machine.outcome.pending else "changed")
             return
+        masters = any(one.role is Role.MASTER for one in self.order.candidates)
+        if masters and self.leader is None:
+            raise WorkFailed("it waits for its master, which failed", "It joins as soon as there is one.")
         begun = time.monotonic()
         await machine.joined()
         machine.outcome.inst = time.monotonic() - begun

@@ -233,6 +233,17 @@ def test_each_fault_is_one_line_and_hinders_nobody_else(
         host.stop()
 
 
+def test_a_worker_whose_master_cannot_be_had_waits_for_it_by_itself(machines: Machines, adopt: Adopt) -> None:
+    master, worker = hosts = machines(10, 11)
+    master.run("systemctl stop ssh")
+    done = adopt(*logins(*hosts), "--json")
+    assert done.code == 1
+    assert outcomes(done)[worker.address]["error"] == "it waits for its master, which failed"
+    master.run("systemctl start ssh")
+    assert adopt(*logins(master)).code == 0
+    worker.until("joined")
+
+
 def test_a_master_that_never_becomes_ready(machines: Machines, adopt: Adopt) -> None:
     master, worker = hosts = machines(10, 11)
     text = "[Service]\nExecStartPre=/bin/sh -c 'echo broken on purpose; exit 1'\n"
