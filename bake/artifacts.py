@@ -81,6 +81,13 @@ def resolve_k3s(choice: str, version: str | None, arch: str, home: Home, web: We
     return K3sArtifact(file.path, file.name, file.sha256, file.size, release)
 
 
+def check_choice(choice: str) -> None:
+    """UserError for what cannot be a K3s: before any machine or server is asked for anything."""
+    named = K3sVersion.is_one(choice) or _CHANNEL.fullmatch(choice)
+    if not named and not Path(choice).expanduser().is_file():
+        raise UserError(f"'{choice[:80]}' is no K3s version, channel or file", _NAME_IT)
+
+
 def resolve_airgap(
     choice: str, version: K3sVersion | None, arch: str, home: Home, web: Web
 ) -> Artifact | None:

@@ -117,6 +117,9 @@ def facts_of(found: Snapshot, *, live: bool = False) -> NodeFacts:
     packages = dpkg.installed(status)
     boot = boot_folder(found.text("/etc/fstab") or "")
     if boot is None:
+        if live:
+            hint = "So far only systems of Raspberry Pi images are taken: those have one."
+            raise UserError("its fstab mounts no FAT partition", hint)
         raise UserError("the image's fstab mounts no FAT partition", "Is it an image for Raspberry Pi?")
     return NodeFacts(found, _os_release(os_release), packages, _architecture(found, packages), boot, live)
 

@@ -10,8 +10,11 @@ from typing import Any
 
 from bake.cache import Home
 from bake.download import Web
+from bake.facts import facts_of
 from bake.spec import Role
 from bake.wish import Wish
+from firstboot.board import name_of
+from firstboot.contract import NodeConfig
 from firstboot.errors import UserError, WorkFailed
 from k3s_bake import adopt, preflight
 from k3s_bake.adopt import Candidate, How, Machine, Outcome
@@ -45,14 +48,15 @@ class Fleet:
     machines: dict[int, Machine] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.outcomes = [Outcome(candidate) for candidate in self.order.candidates]
+        self.outcomes = [Outcome(candidate, candidate.name or "") for candidate in self.order.candidates]
 
     async def check(self) -> None:
         """Look at each machine, and say what stands in its way."""
         async with AsyncExitStack() as stack:
             await self._look(stack)
             for machine in self.machines.values():
-                machine.tell("checked")
+                machine.outcome.name = self._name_to_be(machine)
+                machine.tell("fit")
 
     async def adopt(self) -> None:
         """All the way. What a machine did not take is in its outcome."""
@@ -67,8 +71,9 @@ class Fleet:
 
     async def ready(self, stack: AsyncExitStack) -> None:
         """Each is looked at and planned for; until ``stack`` ends they are logged in to."""
-        self._wanted = Wanted(await asyncio.to_thread(self._supply), self.order.dry_run)
         await self._look(stack)
+        if self.machines:  # a key is made for a cluster that there will be, and not for a mistyped name
+            self._wanted = Wanted(await asyncio.to_thread(self._supply), self.order.dry_run)
         await self._each(self._plan)
 
     def _supply(self) -> Supplies:
@@ -118,6 +123,7 @@ class Fleet:
         """UserError with the first thing that stops it."""
         outcome, found = machine.outcome, machine.looked.machine
         outcome.name = machine.looked.name
+        facts_of(machine.looked.found, live=True)
         outcome.address = preflight.lan_address(found, machine.candidate.login.host) or ""
         outcome.problems = preflight.problems(
             found, machine.candidate.role, time.time(), take_over=self.order.take_over
@@ -156,6 +162,14 @@ class Fleet:
         name = preflight.name_for(machine.looked.machine["hostname"])
         same = [one for one in self.machines.values() if one.looked.machine["hostname"] == name]
         return name if len(same) == 1 else None
+
+    def _name_to_be(self, machine: Machine) -> str:
+        if machine.looked.is_joined:
+            return machine.looked.name
+        order, role = self.order, machine.candidate.role
+        joins = role is Role.WORKER or machine is not self.leader
+        config = NodeConfig(order.cluster, role.value, self._name(machine), joins)
+        return name_of(config, "", str(machine.looked.machine["serial"]))
 
     # planning
 

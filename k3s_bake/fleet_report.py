@@ -17,7 +17,7 @@ from k3s_bake.adopt import Outcome
 READY = {True: "Ready", False: "NotReady", None: ""}
 """As Kubernetes calls it."""
 
-_COLOURS = {"joined": "green", "failed": "red", "pending": "yellow"}
+_COLOURS = {"joined": "green", "fit": "green", "failed": "red", "pending": "yellow"}
 
 
 def table(outcomes: Sequence[Outcome]) -> Table:

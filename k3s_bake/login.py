@@ -1,9 +1,13 @@
 """Where a person logs in, and who is asked when something is missing for it."""
 
+import re
 from dataclasses import dataclass
 from typing import Protocol
 
 from firstboot.errors import UserError
+
+_HOST = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9_.:%-]*")
+_USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\$?")
 
 
 @dataclass(frozen=True)
@@ -22,13 +26,21 @@ class Login:
             port = port.removeprefix(":")
         else:
             host, _, port = place.partition(":") if place.count(":") == 1 else (place, "", "")
-        strange = any(c.isspace() or not c.isprintable() for c in text) or host.startswith("-")
-        if strange or not host or (at and not user) or (port and not _is_port(port)):
+        good = _HOST.fullmatch(host) and (not at or _USER.fullmatch(user)) and (not port or _is_port(port))
+        if not good:
             raise UserError(f"{text[:80]!r} is no node to log in to", "like pi@10.0.0.3 or pi@10.0.0.3:2222")
         return cls(host, user or None, int(port) if port else None)
 
+    @property
+    def command(self) -> str:
+        """ssh's, for a person to type."""
+        port = f"-p {self.port} " if self.port else ""
+        return f"ssh {port}{self.user}@{self.host}" if self.user else f"ssh {port}{self.host}"
+
     def __str__(self) -> str:
-        return self.host if self.port is None else f"{self.host}:{self.port}"
+        host = f"[{self.host}]" if self.port and ":" in self.host else self.host
+        user = f"{self.user}@" if self.user else ""
+        return f"{user}{host}" + (f":{self.port}" if self.port else "")
 
 
 class Person(Protocol):

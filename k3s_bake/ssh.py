@@ -154,7 +154,7 @@ async def _connected(login: Login, person: Person, accept_new: bool) -> asyncssh
         except asyncssh.PermissionDenied as error:
             raise UserError(
                 "the login was refused",
-                "Is the user right? Put your key there (ssh-copy-id), or give --user and a password.",
+                "Is the user right? ssh-copy-id puts your key there; a password is asked for in a terminal.",
             ) from error
         except (TimeoutError, asyncssh.ConnectionLost) as error:
             raise WorkFailed(
@@ -195,8 +195,7 @@ class _Client(asyncssh.SSHClient):
         self._asked += 1
         if self._asked > 3:
             return None
-        user = f"{self._login.user}@" if self._login.user else ""
-        return await asyncio.to_thread(self._person.password, f"{user}{self._login}'s password")
+        return await asyncio.to_thread(self._person.password, f"{self._login}'s password")
 
 
 async def _learn(
@@ -213,7 +212,9 @@ async def _learn(
         ) from error
     trusted = accept_new or await asyncio.to_thread(person.trusts, place, key.get_fingerprint())
     if not trusted:
-        raise UserError("its host key is not known here", f"'ssh {login}' once, or --accept-new") from error
+        raise UserError(
+            "its host key is not known here", f"'{login.command}' once, or --accept-new"
+        ) from error
     known = _KNOWN_HOSTS.expanduser()
     known.parent.mkdir(mode=0o700, exist_ok=True)
     with known.open("a", encoding="utf-8") as file:
@@ -229,10 +230,11 @@ async def _started(login: Login, connection: asyncssh.SSHClientConnection, perso
     else:
         process, why = await _run(connection, f"sudo -n -- {python}")
         if process is None and "password" in why:
-            password = await asyncio.to_thread(person.password, f"sudo password of {user} at {login}")
+            password = await asyncio.to_thread(person.password, f"sudo password of {user} at {login.host}")
             if password is None:
                 raise UserError(
-                    f"sudo wants a password of {user}", "--ask-sudo-password, or allow it without."
+                    f"sudo wants a password of {user}",
+                    "Run it in a terminal, which asks; or allow it without.",
                 )
             process, why = await _run(connection, f"sudo -k -S -p '' -- {python}", password)
     if process is None:

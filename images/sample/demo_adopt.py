@@ -15,6 +15,8 @@ sys.path.insert(0, str(ROOT / "tests"))
 from rig.lan import Lan  # noqa: E402
 from rig.running import Person, answers, machine, until  # noqa: E402
 
+from bake import cache, zipapp  # noqa: E402
+
 CLI = Path(sys.executable).with_name("k3s-bake")
 _PARTS = ["--k3s", ROOT / "tests/fakes/k3s", "--k3s-version", "v1.34.9+k3s1", "--airgap", "none"]
 
@@ -41,9 +43,8 @@ def adopt(lan: Lan, base: Path, person: Person) -> None:
     master, *workers = (f"pi@{host.address}" for host in hosts)
     logins = ["--master", master, *(word for login in workers for word in ("--worker", login))]
     environment = {**os.environ, "HOME": str(person.home)}
-    # What the agent is made of is fetched by a machine that reaches the network: those of the demo do not.
-    warm = [CLI, "adopt", "--worker", "nobody@127.0.0.1:1", *_PARTS, "--dry-run"]
-    subprocess.run(list(map(str, warm)), env=environment, capture_output=True, check=False)
+    os.environ["K3S_BAKE_HOME"] = environment["K3S_BAKE_HOME"] = str(person.home / "k3s-bake")
+    zipapp.build(cache.home(), False, print)  # fetched here: the machines' own network reaches no other
     for title, words in (
         ("Are they fit?", ["preflight", *logins, "--accept-new"]),
         ("Make them a cluster:", ["adopt", *logins, *_PARTS]),

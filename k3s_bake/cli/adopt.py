@@ -11,7 +11,9 @@ from typing import Any, TypeVar
 
 import click
 
-from bake import cache, cluster_file
+from bake import cache, cluster_file, cluster_store
+from bake.artifacts import check_choice
+from bake.cache import beside, publish, writing
 from bake.cluster_file import ClusterFile, NodeEntry
 from bake.download import Web
 from bake.k3s_version import DEFAULT_K3S
@@ -35,12 +37,19 @@ _OF_IMAGES = ("role", "cluster", "name", "user", "server", "token", "master", "a
 def _machines(command: F) -> F:
     for option in reversed(
         [
-            click.option("--master", "masters", multiple=True, metavar="LOGIN", help="[user@]host[:port]"),
+            click.option(
+                "--master",
+                "masters",
+                multiple=True,
+                metavar="LOGIN",
+                help="[user@]host[:port], or a Host of ~/.ssh/config; the user is yours if left out.",
+            ),
             click.option("--worker", "workers", multiple=True, metavar="LOGIN", help="Repeat for more."),
             click.option("--file", "file", type=_FILE, help="cluster.toml: every [[node]] that has a host."),
-            click.option("--cluster", metavar="NAME", help="Name of the cluster.  [default: k3s]"),
+            click.option(
+                "--cluster", metavar="NAME", help="Its name.  [default: the only one known here, else k3s]"
+            ),
             click.option("--accept-new", is_flag=True, help="Trust hosts that are seen for the first time."),
-            click.option("--take-over", is_flag=True, help="Nodes of another cluster, too: they leave it."),
             click.option("--json", "as_json", is_flag=True, help="For programs."),
         ]
     ):
@@ -56,6 +65,7 @@ def _machines(command: F) -> F:
 @click.option("--offline", is_flag=True, help="Use the cache only.")
 @click.option("--mirror", help="URL that takes the place of every server.")
 @click.option("--reboot/--no-reboot", default=True, help="Where a change needs it, once.  [default: reboot]")
+@click.option("--take-over", is_flag=True, help="Nodes of another cluster, too: they leave it.")
 @click.option("--wait/--no-wait", default=True, help="Until each is Ready.  [default: wait]")
 @click.option(
     "--timeout", type=click.FloatRange(1), default=600.0, show_default=True, help="Seconds until Ready."
@@ -80,10 +90,13 @@ def adopt(dry_run: bool, verbose: bool, as_json: bool, page: Path | None, **give
     lines, log = _lines("adopt")
     fleet = Fleet(_order(given, dry_run), _how(given, lines))
     if page is not None:
-        page.write_bytes(b"")  # where it cannot be written, that is told now
+        _check_page(page)
     _run(fleet, fleet.adopt(), lines)
     if page is not None:
-        page.write_bytes(fleet_page.page(fleet.outcomes, fleet.order.cluster))
+        with writing(page):
+            part = beside(page, ".part")
+            part.write_bytes(fleet_page.page(fleet.outcomes, fleet.order.cluster))
+            publish(part, page)
     for outcome in fleet.outcomes:
         if dry_run and not as_json:
             _print_plan(outcome)
@@ -94,6 +107,7 @@ def adopt(dry_run: bool, verbose: bool, as_json: bool, page: Path | None, **give
 
 @click.command()
 @_machines
+@click.option("--take-over", is_flag=True, help="Nodes of another cluster, too: they leave it.")
 def preflight(as_json: bool, **given: Any) -> None:
     """Say whether machines are fit to become nodes, and if not, why. Changes nothing.
 
@@ -132,10 +146,19 @@ def upgrade(at_once: int, as_json: bool, **given: Any) -> None:
       k3s-bake upgrade --file cluster.toml --k3s v1.34.9+k3s1
       k3s-bake upgrade --master pi@10.0.0.2 --worker pi@10.0.0.3 --k3s stable
     """
+    given["take_over"] = False
     lines, log = _lines("upgrade")
     fleet = Fleet(_order(given, False), _how(given | {"reboot": False, "wait": True}, lines))
     _run(fleet, rolling.upgrade(fleet, at_once), lines)
     _end(fleet.outcomes, as_json, log)
+
+
+def _check_page(page: Path) -> None:
+    """UserError where it cannot be written, or is something else."""
+    if page.is_dir() or not page.parent.is_dir():
+        raise UserError(f"{page} cannot be a file", "--report names the page to write: cluster.html")
+    if page.exists() and not page.read_bytes()[:15].upper().startswith(b"<!DOCTYPE HTML>"):
+        raise UserError(f"{page} is there, and is no page", "--report names the page to write.")
 
 
 def _how(given: dict[str, Any], lines: fleet_report.Lines) -> How:
@@ -152,11 +175,12 @@ def _how(given: dict[str, Any], lines: fleet_report.Lines) -> How:
 def _order(given: dict[str, Any], dry_run: bool) -> Order:
     file = cluster_file.load(given["file"]) if given["file"] else None
     candidates = _candidates(given, file)
-    name = given["cluster"] or (file.name if file else None) or "k3s"
     home, progress = cache.home(), Bars()
+    name = _cluster(given["cluster"] or (file.name if file else None), candidates, home)
     web = Web(progress, mirror=given["mirror"], offline=given["offline"])
     parts = cluster_file.parts_for(file)
     parts |= {key: given[key] for key in ("k3s", "k3s_version", "airgap") if given[key] is not None}
+    check_choice(str(parts.get("k3s", DEFAULT_K3S)))
     return Order(
         name,
         candidates,
@@ -169,6 +193,19 @@ def _order(given: dict[str, Any], dry_run: bool) -> Order:
     )
 
 
+def _cluster(named: str | None, candidates: list[Candidate], home: cache.Home) -> str:
+    """The one that is named, else the only one known here. Workers alone join one that is known."""
+    known = cluster_store.names(home)
+    name = named or (known[0] if len(known) == 1 else "k3s")
+    if name not in known and not any(one.role is Role.MASTER for one in candidates):
+        listed = f"Known here: {', '.join(known)}." if known else "None is known here."
+        raise UserError(
+            f"no cluster '{name}' is known here, and workers alone make none",
+            f"{listed} --cluster names one.",
+        )
+    return name
+
+
 def _candidates(given: dict[str, Any], file: ClusterFile | None) -> list[Candidate]:
     """UserError where nobody, or somebody twice, is named."""
     found = [Candidate(Login.parse(text), Role.MASTER) for text in given["masters"]]
@@ -177,10 +214,10 @@ def _candidates(given: dict[str, Any], file: ClusterFile | None) -> list[Candida
         found += [_candidate(node, file) for node in file.nodes if node.host]
     if not found:
         raise UserError("which machines?", "--master and --worker name them, or nodes of --file with a host.")
-    hosts = [str(one.login) for one in found]
-    for host in hosts:
-        if hosts.count(host) > 1:
-            raise UserError(f"{host} is named more than once", "A machine is one node.")
+    places = [(one.login.host, one.login.port) for one in found]
+    for one, place in zip(found, places, strict=True):
+        if places.count(place) > 1:
+            raise UserError(f"{one.login.host} is named more than once", "A machine is one node.")
     return _with_one_leader(found)
 
 

@@ -2,6 +2,7 @@
 
 import click
 
+from firstboot.contract import GOLDEN
 from firstboot.errors import WorkFailed
 from k3s_bake import masters, report
 from k3s_bake.cli import operator_options
@@ -17,8 +18,8 @@ def revoke(card: str, cluster: str | None, master: str | None) -> None:
 
     CARD is a node's name, or golden/worker or golden/master for the credential that golden images carry.
 
-    Where no master can be reached it waits for the next command that reaches one. What was signed under this
-    name until now is revoked: a card flashed afterwards may have the name again.
+    Where no master can be reached it waits for the next command that reaches one, and exits with 1. What was
+    signed under this name until now is revoked: a card flashed afterwards may have the name again.
 
     \b
     Examples:
@@ -27,7 +28,7 @@ def revoke(card: str, cluster: str | None, master: str | None) -> None:
     """
     opened = operator_options.found(cluster)
     console = report.console()
-    if card not in {one.name for one in opened.issued()}:
+    if card not in {one.name for one in opened.issued()} and not card.startswith(GOLDEN):
         console.print(
             report.shown(
                 f"no certificate was made for {card} here: where its card carries the golden one, "
@@ -42,5 +43,5 @@ def revoke(card: str, cluster: str | None, master: str | None) -> None:
         console.print("It is delivered by the next command that reaches a master, or by this one again.")
         if failed.hint:
             operator_options.say(failed.hint)
-        return
+        raise click.exceptions.Exit(WorkFailed.exit_code) from failed
     console.print(report.shown(f"{card} is revoked, as {', '.join(took)} knows"))

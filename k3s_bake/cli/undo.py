@@ -26,7 +26,7 @@ def undo(logins: Sequence[str], accept_new: bool, as_json: bool) -> None:
     """Make machines what they were before they were adopted: K3s gone, each file put back.
 
     What a person has changed since is left alone, and named. The cluster still lists the node, as NotReady:
-    'k3s-bake remove' first takes it out.
+    'k3s-bake remove' first takes it out. A LOGIN is [user@]host[:port], or a Host of ~/.ssh/config.
 
     \b
     Examples:
@@ -49,6 +49,7 @@ def remove(logins: Sequence[str], master: str, accept_new: bool, as_json: bool) 
     """Take nodes out of their cluster: pods moved, K3s stopped and its data deleted, the node forgotten.
 
     The files that make a node stay: 'k3s-bake adopt' takes it in again, 'k3s-bake undo' takes them away.
+    A LOGIN is [user@]host[:port], or a Host of ~/.ssh/config.
 
     \b
     Examples:
@@ -66,7 +67,7 @@ async def _removed(logins: Sequence[str], master: str, accept_new: bool) -> dict
     async def one(remote: ssh.Remote) -> dict[str, Any]:
         name = str((await remote.call("state"))["name"])
         if not name:
-            raise UserError("it is no node", "k3s-bake undo puts its files back.")
+            raise UserError("no agent of ours has run there", "Is it a node at all?")
         answer = await keeper.call("remove_node", name=name)
         await remote.call("leave")
         if not answer["done"]:

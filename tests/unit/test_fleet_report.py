@@ -60,9 +60,9 @@ def told(fleet: list[Outcome]) -> str:
 
 def test_what_a_person_reads(fleet: list[Outcome]) -> None:
     text = told(fleet)
-    assert re.search(r"^m1 +master +10\.0\.0\.2 +joined +Ready +1\.5 s +2\.2 s", text, re.MULTILINE)
+    assert re.search(r"^m1 +master +pi@10\.0\.0\.2 +joined +Ready +1\.5 s +2\.2 s", text, re.MULTILINE)
     assert "lost" in text
-    assert "10.0.0.4: the login was refused\n    ssh-copy-id" in text
+    assert "pi@10.0.0.4: the login was refused\n    ssh-copy-id" in text
     assert "its clock is wrong: timedatectl" in text
     assert "'systemctl restart x' failed: no such unit" in text
 

@@ -28,11 +28,31 @@ def test_logins(text: str, login: Login) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "pi@", "@host", "a b", "pi@-oProxyCommand=x", "h:0", "h:70000", "h:x", "h\x1b"]
+    "text",
+    [
+        "",
+        "pi@",
+        "@host",
+        "a b",
+        "pi@-oProxyCommand=x",
+        "h:0",
+        "h:70000",
+        "h:x",
+        "h\x1b",
+        "a@b@c",
+        "h,i",
+        "ssh://h",
+        "u:p@h",
+    ],
 )
 def test_what_is_no_login(text: str) -> None:
     with pytest.raises(UserError, match="no node to log in to"):
         Login.parse(text)
+
+
+def test_what_a_person_types_to_log_in() -> None:
+    assert Login.parse("pi@h:2222").command == "ssh -p 2222 pi@h"
+    assert str(Login.parse("pi@[fe80::1]:22")) == "pi@[fe80::1]:22"
 
 
 def test_what_is_sent_is_all_that_the_nodes_end_imports() -> None:

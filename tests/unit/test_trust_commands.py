@@ -194,7 +194,7 @@ def test_what_is_revoked_waits_for_a_master(run: Run, lan: Lan, cluster: Cluster
     cluster.card("w1", WORKER)
     for card in ("w1", "golden/worker"):
         done = run(f"revoke {card}")
-        assert done.exit_code == 0
+        assert done.exit_code == 1
         assert f"{card} is revoked here, and no master knows it yet" in done.stdout
     assert cluster.undelivered() == ["w1", "golden/worker"]
     lan.answers = {A: {"done": True}}
@@ -211,7 +211,7 @@ def test_a_master_that_refuses_the_list_does_not_empty_the_queue(
     run: Run, lan: Lan, cluster: Cluster
 ) -> None:
     lan.answers = {A: {"error": "not-allowed"}}
-    assert run(f"revoke w1 --master {A}").exit_code == 0
+    assert run(f"revoke w1 --master {A}").exit_code == 1
     assert cluster.undelivered() == ["w1"]
 
 
