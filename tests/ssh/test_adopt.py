@@ -74,7 +74,7 @@ def adopt(run: Operator, k3s: list[str], image: Images) -> Adopt:
     image("worker")  # fetches what the agent is made of: machines on the network of a test reach no other
 
     def adopt(*arguments: object) -> Done:
-        return run("adopt", *arguments, *k3s, "--airgap", "none", "--accept-new")
+        return run("adopt", "--cluster", "home", *arguments, *k3s, "--airgap", "none", "--accept-new")
 
     return adopt
 
@@ -126,7 +126,7 @@ def test_a_master_and_two_workers(machines: Machines, adopt: Adopt, run: Operato
         assert len(one["changes"]) > 20
         assert len(one["ping_ms"]) == 2
         assert all(took < 100 for took in one["ping_ms"].values())
-    assert {host.run("hostname") for host in hosts} == {"k3s-master", "k3s-00000b", "k3s-00000c"}
+    assert {host.run("hostname") for host in hosts} == {"home-master", "home-00000b", "home-00000c"}
     assert executions(master) - asked == 2, "one, and one after its restart"
 
     shown = adopt(*logins(*hosts))
@@ -153,7 +153,7 @@ def test_what_a_person_has_changed_since_is_not_overwritten(
     worker.run("echo hello >> /etc/systemd/system/k3s-agent.service")
     removed = run("remove", f"pi@{worker.address}", "--master", f"pi@{master.address}")
     assert removed.code == 0, removed.err + removed.out
-    assert "k3s-00000b" not in master.run("k3s kubectl get nodes")
+    assert "home-00000b" not in master.run("k3s kubectl get nodes")
     undone = run("undo", f"pi@{worker.address}", "--json")
     assert undone.code == 0, undone.err
     assert json.loads(undone.out)[f"pi@{worker.address}"]["left"] == ["/etc/systemd/system/k3s-agent.service"]
@@ -351,7 +351,7 @@ def test_a_rolling_upgrade_and_one_that_is_taken_back(
 
     def upgrade(path: Path, version: str) -> Done:
         how = ("--k3s", path, "--k3s-version", version, "--airgap", "none", "--timeout", "20", "--json")
-        return run("upgrade", *logins(*hosts), *how)
+        return run("upgrade", "--cluster", "home", *logins(*hosts), *how)
 
     done = upgrade(newer, "v1.35.1+k3s1")
     assert done.code == 0, done.err + done.out
