@@ -372,6 +372,7 @@ def test_whoever_kills_the_operator_at_any_moment_runs_it_again(
 ) -> None:
     hosts = machines(10, 11)
     command = lan.inside(Path(sys.executable).with_name("k3s-bake"), "adopt", *logins(*hosts))
+    command += ["--cluster", "home"]
     for at in range(20):
         process = subprocess.Popen(
             [*command, *k3s, "--airgap", "none", "--accept-new"],
