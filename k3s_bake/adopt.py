@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bake.concerns import record
+from bake.facts import facts_of
 from bake.inspection import is_there
 from bake.node import PROBES, Plan, plan
 from bake.spec import NodeSpec, Role
@@ -183,7 +184,7 @@ class Machine:
                 self.tell("sending", edit.path.rpartition("/")[2])
                 await self.remote.put(sources.get(edit.sha256), edit.sha256, edit.size)
         self.tell("changing")
-        boot = self.looked.config.boot if self.looked.config else "/boot"
+        boot = facts_of(self.looked.found, live=True).boot
         needed = wake(
             [step.edit.path for step in todo.steps],
             boot=boot,
@@ -209,16 +210,17 @@ class Machine:
         await self.remote.call("reboot")
         await self.remote.close()
         end = time.monotonic() + _BOOT
-        while True:
+        hint = "Is it on? A screen, or its card's k3s-bake-status.txt, says more."
+        while time.monotonic() < end:
             await asyncio.sleep(1)
             try:
                 self.remote = await ssh.opened(self.candidate.login, self._how.person)
                 if (await self.remote.call("state"))["boot_id"] != before:
                     return
                 await self.remote.close()
-            except WorkFailed as error:
-                if time.monotonic() > end:
-                    raise WorkFailed("it did not come back from its restart", error.hint) from error
+            except UserError as error:  # while it boots, it may refuse the login, too (pam_nologin)
+                hint = error.hint
+        raise WorkFailed("it did not come back from its restart", hint)
 
     async def joined(self) -> None:
         """Until Kubernetes says that it is Ready, as its agent knows.
