@@ -7,6 +7,7 @@ import pty
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -242,6 +243,49 @@ def test_a_worker_whose_master_cannot_be_had_waits_for_it_by_itself(machines: Ma
     master.run("systemctl start ssh")
     assert adopt(*logins(master)).code == 0
     worker.until("joined")
+
+
+def test_hosts_that_say_nothing_or_have_no_room_for_a_master(machines: Machines, adopt: Adopt) -> None:
+    master, silent, taken = machines(10, 11, 12)
+    listen = 'import socket, time; s = socket.create_server(("", 22)); time.sleep(600)'
+    silent.run(f"systemctl stop ssh; systemd-run python3 -c '{listen}'")
+    taken.run("systemd-run python3 -m http.server 6443")
+    until([silent], answers)
+    wait(lambda: ":6443" in taken.run("ss -tln"), 20, lambda: "nobody listens")
+    masters = ["--master", f"pi@{taken.address}"]
+    done = adopt(*logins(master, silent), *masters, "--json")
+    assert done.code == 1, done.err
+    found = outcomes(done)
+    assert found[master.address]["phase"] == "joined"
+    assert found[silent.address]["error"] == "SSH does not answer"
+    assert found[taken.address]["error"] == "port 6443 is taken"
+
+
+def test_a_host_that_loses_power_in_the_middle(
+    machines: Machines, lan: Lan, environment: dict[str, str], person: Person, adopt: Adopt, k3s: list[str]
+) -> None:
+    master, worker = hosts = machines(10, 11)
+    command = lan.inside(Path(sys.executable).with_name("k3s-bake"), "adopt", *logins(*hosts))
+    command += ["--cluster", "home", *k3s, "--airgap", "none", "--accept-new", "--timeout", "15"]
+    for at in range(4):
+        with subprocess.Popen(
+            command,
+            env={**environment, "HOME": str(person.home)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as process:
+            time.sleep(1.2 + at * 0.3)
+            worker.stop()
+            worker.start()
+            said = process.communicate(timeout=120)[0]
+            assert "Traceback" not in said
+            assert process.returncode in (0, 1), said
+        until(hosts, answers)
+    done = adopt(*logins(master, worker), "--json")
+    assert done.code == 0, done.err + done.out
+    assert all(one["ready"] for one in outcomes(done).values())
 
 
 def test_a_master_that_never_becomes_ready(machines: Machines, adopt: Adopt) -> None:
