@@ -13,6 +13,7 @@ from k3s_bake import report
 from k3s_bake.cli.adopt import adopt, preflight, upgrade
 from k3s_bake.cli.bases import bases
 from k3s_bake.cli.boot import boot
+from k3s_bake.cli.cards import cards
 from k3s_bake.cli.cluster import cluster
 from k3s_bake.cli.image import image
 from k3s_bake.cli.inspect import inspect
@@ -49,6 +50,7 @@ cli.add_command(image)
 cli.add_command(inspect)
 cli.add_command(bases)
 cli.add_command(boot)
+cli.add_command(cards)
 
 cli.add_command(adopt)
 cli.add_command(preflight)

@@ -1,0 +1,1 @@
+"""Cards: which devices may be written, and writing them."""

@@ -1,0 +1,30 @@
+"""The block devices of this machine, judged."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from bake import process
+from bake.card.devices import COLUMNS, Judged, judge, parse, without_boot_areas
+
+_MOUNTS = Path("/proc/self/mountinfo")
+_SWAPS = Path("/proc/swaps")
+
+
+def devices() -> list[Judged]:
+    """All whole ones, cards or not. WorkFailed where lsblk is not there, or says nothing that makes sense."""
+    process.require("lsblk")
+    said = process.run("lsblk", "--json", "--bytes", "--tree", "--output", ",".join(COLUMNS))
+    return without_boot_areas(judge(parse(said), _in_use()))
+
+
+def _in_use() -> Iterator[str]:
+    """``major:minor`` of what is mounted or swapped to: lsblk asks udev, which may not know yet."""
+    for line in _MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+        yield line.split()[2]
+    for line in _SWAPS.read_text(encoding="utf-8", errors="surrogateescape").splitlines()[1:]:
+        try:
+            number = os.stat(line.split()[0]).st_rdev  # noqa: PTH116 (a name with an odd byte)
+        except OSError:
+            continue
+        yield f"{os.major(number)}:{os.minor(number)}"
