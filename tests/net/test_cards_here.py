@@ -18,7 +18,7 @@ CLI = Path(sys.executable).with_name("k3s-bake")
 
 def test_what_this_system_stands_on_is_refused() -> None:
     numbers = {line.split()[2] for line in Path("/proc/self/mountinfo").read_text().splitlines()}
-    root = os.stat("/").st_dev
+    root = Path("/").stat().st_dev
     numbers.add(f"{os.major(root)}:{os.minor(root)}")
     for one in found.devices():
         if numbers & {node.number for node in one.device.all()}:
