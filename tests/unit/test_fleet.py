@@ -1,0 +1,94 @@
+"""Who is called what, who leads, and whose a machine is: before anything is changed."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bake.cache import Home
+from bake.download import Web
+from bake.progress import Silent
+from bake.spec import Role
+from bake.wish import Wish
+from firstboot.contract import CONFIG, NodeConfig
+from firstboot.snapshot import File, Snapshot
+from k3s_bake.adopt import Candidate, How, Looked, Machine
+from k3s_bake.fleet import Fleet, Order
+from k3s_bake.login import Login, Nobody
+
+pytestmark = pytest.mark.unit
+
+Made = tuple[Role, str, NodeConfig | None]
+
+
+def fleet(*machines: Made, given: dict[int, str] | None = None) -> Fleet:
+    """Of roles, host names, and what the agents there were told."""
+    candidates = [
+        Candidate(Login(f"10.0.0.{at}", "pi"), role, (given or {}).get(at))
+        for at, (role, _, _) in enumerate(machines)
+    ]
+    home = Home(Path("/nonexistent"), Path("/nonexistent"))
+    made = Fleet(Order("home", candidates, Wish({}), False, home, Web(Silent())), How(Nobody()))
+    for at, (_, hostname, config) in enumerate(machines):
+        remote: Any = None
+        machine = Machine(candidates[at], made.outcomes[at], remote, made.how)
+        machine.looked = Looked(snapshot(config), facts(hostname, at, joined=config is not None))
+        made.machines[at] = machine
+    return made
+
+
+def snapshot(config: NodeConfig | None) -> Snapshot:
+    if config is None:
+        return Snapshot({}, ())
+    content = config.to_json().encode()
+    return Snapshot({CONFIG: File(len(content), 0o644, 0, 0, "", content)}, ())
+
+
+def facts(hostname: str, at: int, *, joined: bool) -> dict[str, Any]:
+    ours = {"name": f"home-{at}", "joined": True} if joined else None
+    return {"hostname": hostname, "serial": f"1000000000a1b2c{at}", "ours": ours, "k3s": joined}
+
+
+def names(made: Fleet) -> list[str]:
+    made._check_names()
+    return [made._name_to_be(one) for one in made.machines.values()]
+
+
+def test_cards_that_are_all_called_the_same_get_names_of_their_own() -> None:
+    made = fleet(*((role, "raspberrypi", None) for role in (Role.MASTER, Role.WORKER, Role.WORKER)))
+    assert names(made) == ["home-master", "home-a1b2c1", "home-a1b2c2"]
+
+
+def test_a_host_name_stays_unless_two_have_it() -> None:
+    made = fleet((Role.MASTER, "attic", None), (Role.WORKER, "shed", None), (Role.WORKER, "shed", None))
+    assert names(made) == ["attic", "home-a1b2c1", "home-a1b2c2"]
+
+
+def test_a_name_that_is_given_wins() -> None:
+    made = fleet((Role.MASTER, "attic", None), (Role.WORKER, "shed", None), given={1: "pi-7"})
+    assert names(made) == ["attic", "pi-7"]
+
+
+def test_two_that_have_joined_under_one_name_are_both_told() -> None:
+    config = NodeConfig("home", "worker", name="pi-7")
+    made = fleet((Role.WORKER, "pi-7", config), (Role.WORKER, "pi-7", config))
+    made._check_names()
+    assert made.machines == {}
+    assert all("another node is called pi-7" in one.error for one in made.outcomes)
+
+
+def test_the_leader_is_the_one_that_has_led_before() -> None:
+    joins, leads = (NodeConfig("home", "master", joins=how) for how in (True, False))
+    made = fleet((Role.MASTER, "m1", joins), (Role.MASTER, "m2", leads), (Role.WORKER, "w", None))
+    assert made.leader is made.machines[1]
+    assert fleet((Role.WORKER, "w", None)).leader is None
+
+
+def test_whose_a_machine_is() -> None:
+    made = fleet(
+        (Role.WORKER, "a", NodeConfig("home", "worker")),
+        (Role.WORKER, "b", NodeConfig("work", "worker")),
+        (Role.WORKER, "c", NodeConfig("home", "master")),
+        (Role.WORKER, "d", None),
+    )
+    assert [made._is_anothers(one) for one in made.machines.values()] == [False, True, True, False]
