@@ -119,7 +119,7 @@ def preflight(as_json: bool, **given: Any) -> None:
     nothing = dict.fromkeys(("k3s", "k3s_version", "airgap", "mirror"))
     given |= {**nothing, "offline": False, "reboot": False, "wait": False, "timeout": 60.0}
     lines, log = _lines("preflight")
-    fleet = Fleet(_order(given, True), _how(given, lines))
+    fleet = Fleet(_order(given, dry_run=True, joins=False), _how(given, lines))
     _run(fleet, fleet.check(), lines)
     _end(fleet.outcomes, as_json, log)
 
@@ -172,11 +172,13 @@ def _how(given: dict[str, Any], lines: fleet_report.Lines) -> How:
     )
 
 
-def _order(given: dict[str, Any], dry_run: bool) -> Order:
+def _order(given: dict[str, Any], dry_run: bool, joins: bool = True) -> Order:
+    """``joins``: the machines are to be nodes, and not only looked at."""
     file = cluster_file.load(given["file"]) if given["file"] else None
     candidates = _candidates(given, file)
     home, progress = cache.home(), Bars()
-    name = _cluster(given["cluster"] or (file.name if file else None), candidates, home)
+    named = given["cluster"] or (file.name if file else None)
+    name = _cluster(named, home, makes=not joins or any(one.role is Role.MASTER for one in candidates))
     web = Web(progress, mirror=given["mirror"], offline=given["offline"])
     parts = cluster_file.parts_for(file)
     parts |= {key: given[key] for key in ("k3s", "k3s_version", "airgap") if given[key] is not None}
@@ -193,11 +195,11 @@ def _order(given: dict[str, Any], dry_run: bool) -> Order:
     )
 
 
-def _cluster(named: str | None, candidates: list[Candidate], home: cache.Home) -> str:
-    """The one that is named, else the only one known here. Workers alone join one that is known."""
+def _cluster(named: str | None, home: cache.Home, *, makes: bool) -> str:
+    """The one that is named, else the only one known here. UserError where it is not, and must be."""
     known = cluster_store.names(home)
     name = named or (known[0] if len(known) == 1 else "k3s")
-    if name not in known and not any(one.role is Role.MASTER for one in candidates):
+    if name not in known and not makes:
         listed = f"Known here: {', '.join(known)}." if known else "None is known here."
         raise UserError(
             f"no cluster '{name}' is known here, and workers alone make none",
