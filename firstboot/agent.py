@@ -30,8 +30,8 @@ from firstboot.token import Grant, NotAnswered, Trust
 from firstboot.voice import Voice
 from firstboot.watcher import Watcher
 
-_HURRIED, _CALM = 0.5, 30.0
-"""Seconds between looks at a node that starts, and at one that has joined."""
+_HURRIED, _LOST, _CALM = 0.5, 5.0, 30.0
+"""Seconds between looks at a node that starts, at one that has lost its master, and at one that is well."""
 
 _KEPT = 40.0
 """Seconds for which what was heard holds: where packets get lost, not each round hears everybody; and it
@@ -226,7 +226,7 @@ class Agent:
             self._memory = replace(self._memory, address=kept.address, server=kept.server)
             self._tell(phase, reason)
             self._voice.check()
-            time.sleep(_CALM if phase == "joined" else _HURRIED)
+            time.sleep(_HURRIED if phase != "joined" else _LOST if reason else _CALM)
 
     # telling
 
