@@ -98,12 +98,12 @@ def load(path: Path) -> ClusterFile:
     try:
         data = tomllib.loads(path.read_bytes().decode("utf-8"))
     except OSError as error:
-        raise ClusterFileError(path.name, (f"cannot be read: {error.strerror}",)) from error
+        raise ClusterFileError(path.name or str(path), (f"cannot be read: {error.strerror}",)) from error
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
-        raise ClusterFileError(path.name, (f"line {line}: is not UTF-8",)) from error
+        raise ClusterFileError(path.name or str(path), (f"line {line}: is not UTF-8",)) from error
     except (ValueError, RecursionError) as error:  # not only TOMLDecodeError: a number of 5000 digits
-        raise ClusterFileError(path.name, (f"is not TOML: {error}",)) from error
+        raise ClusterFileError(path.name or str(path), (f"is not TOML: {error}",)) from error
     return parse(data, path)
 
 
@@ -114,7 +114,7 @@ def parse(data: Mapping[str, object], path: Path) -> ClusterFile:
     cluster, k3s, nodes = found.get("cluster", {}), found.get("k3s", {}), found.get("node", ())
     _check_together(top, cluster, nodes)
     if top.problems:
-        raise ClusterFileError(path.name, tuple(top.problems))
+        raise ClusterFileError(path.name or str(path), tuple(top.problems))
     return ClusterFile(**cluster, **k3s, nodes=tuple(NodeEntry(**node) for node in nodes))
 
 

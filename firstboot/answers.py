@@ -73,10 +73,9 @@ class Answers:
             allowed = VERBS.get(verb, frozenset())
             if not asker.principals & allowed:
                 raise Refused("not-allowed")
+            # sshd looks when a connection begins, and that may be long ago.
             if asker.certificate and revocations.refuses(asker.certificate, self._root):
-                raise Refused(
-                    "credential-refused"
-                )  # sshd looks when a connection begins, and that may be long ago
+                raise Refused("credential-refused")
             return self._verbs[verb](asker, request)
         except Refused as refusal:
             return {"error": refusal.reason, **refusal.more}

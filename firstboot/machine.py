@@ -7,7 +7,6 @@ import json
 import os
 import re
 import socket
-import sys
 import time
 from pathlib import Path
 from typing import Any, Dict, List, Optional
@@ -16,8 +15,8 @@ from firstboot import board
 from firstboot.contract import STATE
 from firstboot.programs import run
 
-PORTS = (2379, 2380, 6422, 6443, 8472, 10250)
-"""Those that a node of ours needs."""
+PORTS = (6422, 6443, 10250)
+"""Of TCP, that others must reach on a node of ours."""
 
 _LISTENS = "0A"  # TCP_LISTEN of include/net/tcp_states.h
 _OTHERS = {
@@ -34,22 +33,17 @@ def facts(root: str = "/") -> Dict[str, Any]:
     found = board.read(root)
     mounts = _text(root, "proc/mounts")
     return {
-        "python": "{}.{}.{}".format(*sys.version_info[:3]),
-        "machine": found.machine,
         "serial": found.serial,
         "reason": found.reason,
         "hostname": socket.gethostname(),
-        "kernel": os.uname().release,
         "boot_id": boot_id(root),
         "memory": _number(r"^MemTotal: +([0-9]+) kB", _text(root, "proc/meminfo")) * 1024,
-        "free": {path: _free(root, path) for path in ("/var/lib", "/usr/local", "/tmp")},  # noqa: S108
+        "free": {path: _free(root, path) for path in ("/var/lib", "/usr/local")},
         "read_only": bool(re.search(r"^\S+ / \S+ ro[, ]", mounts, re.MULTILINE)),
-        "modeless": modeless(mounts),
         "time": time.time(),
         "addresses": addresses(),
         "taken": sorted(set(PORTS) & set(_listening(root))),
         "ours": _ours(root),
-        "units": {unit: _state(unit) for unit in ("k3s", "k3s-agent")},
         "k3s": any(Path(root, f"var/lib/rancher/k3s/{name}").exists() for name in ("server", "agent")),
         "others": sorted(name for path, name in _OTHERS.items() if Path(root, path[1:]).exists()),
     }
@@ -106,10 +100,6 @@ def _ours(root: str) -> Optional[Dict[str, Any]]:
     found = state(root)
     keys = ("name", "phase", "reason", "since", "address", "server", "ca", "joined")
     return {key: found.get(key, "") for key in keys} if found else None
-
-
-def _state(unit: str) -> str:
-    return run(["systemctl", "is-active", unit], limit=20)[1].decode("ascii", "replace").strip()
 
 
 def _listening(root: str) -> List[int]:

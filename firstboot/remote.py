@@ -20,6 +20,7 @@ from firstboot.before import Before
 from firstboot.errors import UserError, WorkFailed
 from firstboot.node import Node
 from firstboot.programs import run
+from firstboot.registry import Registry
 from firstboot.snapshot import File, Folder, Probe, Symlink
 from firstboot.snapshot import Node as Found
 from firstboot.tree import FolderTree
@@ -84,7 +85,8 @@ class Session:
             "apply": self._apply,
             "state": self._state,
             "nodes": self._nodes,
-            "remove_node": self._remove_node,
+            "drain": self._drain,
+            "forget_node": self._forget_node,
             "ping": self._ping,
             "reboot": self._reboot,
             "undo": self._undo,
@@ -181,10 +183,14 @@ class Session:
         found = kubernetes.nodes()
         return {"nodes": None if found is None else [node._asdict() for node in found]}
 
-    def _remove_node(self, name: str) -> Answer:
-        """Of this master's cluster: its pods go elsewhere first, as far as that can be done."""
-        drained = kubernetes.drain(name)
-        return {"drained": drained, "done": kubernetes.delete_node(name)}
+    def _drain(self, name: str) -> Answer:
+        """On a master: a node's pods go elsewhere, as far as that can be done."""
+        return {"drained": kubernetes.drain(name)}
+
+    def _forget_node(self, name: str) -> Answer:
+        """On a master: another board may have the name."""
+        Registry(self._root).forget(name)
+        return {"done": kubernetes.delete_node(name)}
 
     def _ping(self, addresses: Sequence[str]) -> Answer:
         with ThreadPoolExecutor(16) as pool:

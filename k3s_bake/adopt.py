@@ -241,17 +241,18 @@ class Machine:
                 raise await self._late(state)
             await asyncio.sleep(_POLL)
 
+    async def last_words(self) -> str:
+        """Of K3s's log there; empty where it says nothing."""
+        log = (await self.remote.call("state", lines=_LOG_LINES, unit=self.candidate.role.unit))["log"]
+        return "K3s said: " + "; ".join(line[:160] for line in log) if log else ""
+
     async def _late(self, state: Mapping[str, Any]) -> WorkFailed:
         reason = str(state["reason"])
-        unit = self.candidate.role.unit
-        log = (await self.remote.call("state", lines=_LOG_LINES, unit=unit))["log"]
         words = f"not Ready after {self._how.timeout:.0f} s: {state['phase']}" + (
             f" ({reason})" if reason else ""
         )
-        last = "; ".join(line[:160] for line in log)
-        return WorkFailed(
-            words, " ".join(filter(None, [REASONS.get(reason, ""), last and f"K3s said: {last}"]))
-        )
+        hints = [REASONS.get(reason, ""), await self.last_words()]
+        return WorkFailed(words, " ".join(filter(None, hints)))
 
 
 @contextlib.asynccontextmanager

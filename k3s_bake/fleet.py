@@ -103,6 +103,7 @@ class Fleet:
     # looking
 
     async def _look(self, stack: AsyncExitStack) -> None:
+        """All of them: only then it is known whom to join, and who can be called what."""
         gate = asyncio.Semaphore(_AT_ONCE)
 
         async def one(at: int) -> None:
@@ -112,9 +113,7 @@ class Fleet:
             self.machines[at] = machine
             await machine.look()
             self._check(machine)
-            machine.tell(
-                "looked"
-            )  # whom the others are to join, and what they are called, is known when all are
+            machine.tell("looked")
 
         await asyncio.gather(*(self.safely(at, one(at)) for at in range(len(self.outcomes))))
         self._check_names()
@@ -150,9 +149,8 @@ class Fleet:
             machine = self.machines[int(at)]
             if machine.candidate.name is None and not machine.looked.is_joined:
                 continue  # its agent makes a name of the board's number
-            self.machines.pop(int(at))
             machine.outcome.problems.append(problem)
-            machine.outcome.fail(UserError(problem.message, problem.remedy))
+            self.fail(int(at), UserError(problem.message, problem.remedy))
 
     def _name(self, machine: Machine) -> str | None:
         """What it is to be called; None: what its agent makes of its number."""

@@ -95,23 +95,32 @@ class Lines:
     """How far each node is, a line at each change: on standard error, and in a file of this run's own."""
 
     def __init__(self, log: Path) -> None:
-        """UserError where ``log`` cannot be made."""
-        self._began = time.monotonic()
+        """UserError and WorkFailed where ``log`` cannot be made."""
         with writing(log):
             log.touch(0o600)
-            self._log = log.open("a", encoding="utf-8")
+        self.log: Path | None = log
+        """None as soon as it cannot be written any more: that stops no work."""
+        self._began = time.monotonic()
 
     def told(self, one: Outcome) -> None:
         state = one.phase + (f" ({one.reason})" if one.reason else "")
-        line = f"[{time.monotonic() - self._began:6.1f} s] {one.candidate.login}: {state}"
-        sys.stderr.write(report.plain(f"{line}\n"))
-        self._log.write(f"{line}\n")
-        self._log.flush()
+        line = f"[{time.monotonic() - self._began:6.1f} s] {one.candidate.login}: {state}\n"
+        sys.stderr.write(report.plain(line))
+        self._keep(line)
 
     def end(self, outcomes: Sequence[Outcome]) -> None:
         """What became of each, with all that was changed."""
-        with self._log:
-            json.dump(data(outcomes), self._log, indent=2)
+        self._keep(json.dumps(data(outcomes), indent=2) + "\n")
+
+    def _keep(self, text: str) -> None:
+        if self.log is None:
+            return
+        try:
+            with self.log.open("a", encoding="utf-8") as file:
+                file.write(text)
+        except OSError as error:
+            sys.stderr.write(f"{self.log} is not written any more: {error.strerror}\n")
+            self.log = None
 
 
 def changes(one: Outcome) -> str:

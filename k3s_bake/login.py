@@ -1,10 +1,16 @@
 """Where a person logs in, and who is asked when something is missing for it."""
 
+import asyncio
+import contextlib
 import re
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from firstboot.errors import UserError
+
+T = TypeVar("T")
 
 _HOST = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9_.:%-]*")
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\$?")
@@ -61,6 +67,32 @@ class Nobody:
 
     def trusts(self, host: str, fingerprint: str) -> bool:
         return False
+
+
+async def asked(question: Callable[..., T], *words: str) -> T:
+    """In a thread that nobody waits for: Ctrl-C ends the program while a person still thinks."""
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[T] = loop.create_future()
+
+    def settle(given: T | None, failure: Exception | None) -> None:
+        if answer.done():
+            return
+        if failure is not None:
+            answer.set_exception(failure)
+        else:
+            answer.set_result(given)  # type: ignore[arg-type]  # what the question gave
+
+    def ask() -> None:
+        given, failure = None, None
+        try:
+            given = question(*words)
+        except Exception as error:  # noqa: BLE001 (it belongs to whoever asked)
+            failure = error
+        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+            loop.call_soon_threadsafe(settle, given, failure)
+
+    threading.Thread(target=ask, daemon=True).start()
+    return await answer
 
 
 def _is_port(text: str) -> bool:

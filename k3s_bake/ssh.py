@@ -6,7 +6,6 @@ is asked. Nothing secret is on a command line; what is known of hosts is ``~/.ss
 
 import asyncio
 import contextlib
-import functools
 import json
 import os
 import zlib
@@ -16,12 +15,11 @@ from typing import Any
 
 import asyncssh
 
-from firstboot import carried, remote
+from firstboot import remote
 from firstboot.errors import UserError, WorkFailed
-from k3s_bake.login import Login, Person
+from k3s_bake import carry
+from k3s_bake.login import Login, Person, asked
 
-_SOURCES = Path(remote.__file__).parent
-_NOT_NEEDED = {"agent", "carried", "confined", "helper", "mdns", "serve"}
 _KNOWN_HOSTS = Path("~/.ssh/known_hosts")
 _CONNECT, _LOGIN, _ANSWER = 15.0, 30.0, 300.0
 """Seconds: until a host answers, until it lets us in, until a request is answered."""
@@ -129,7 +127,7 @@ async def opened(login: Login, person: Person, *, accept_new: bool = False) -> R
     connection = await _connected(login, person, accept_new)
     try:
         process = await _started(login, connection, person)
-        process.stdin.write(_program())
+        process.stdin.write(carry.program())
         return Remote(str(login), connection, process)
     except BaseException:
         connection.close()
@@ -195,7 +193,7 @@ class _Client(asyncssh.SSHClient):
         self._asked += 1
         if self._asked > 3:
             return None
-        return await asyncio.to_thread(self._person.password, f"{self._login}'s password")
+        return await asked(self._person.password, f"{self._login}'s password")
 
 
 async def _learn(
@@ -210,7 +208,7 @@ async def _learn(
         raise UserError(
             "its host key has changed", f"If it was set up anew: ssh-keygen -R '{place}'. Else it is another."
         ) from error
-    trusted = accept_new or await asyncio.to_thread(person.trusts, place, key.get_fingerprint())
+    trusted = accept_new or await asked(person.trusts, place, key.get_fingerprint())
     if not trusted:
         raise UserError(
             "its host key is not known here", f"'{login.command}' once, or --accept-new"
@@ -223,14 +221,14 @@ async def _learn(
 
 async def _started(login: Login, connection: asyncssh.SSHClientConnection, person: Person) -> Any:
     """Python, as root: by sudo where the login is another's, with a password only where sudo wants one."""
-    python = f"python3 -I -S -c '{carried.START.replace(chr(39), chr(34))}'"
+    python = carry.command()
     user = connection.get_extra_info("username")
     if user == "root":
         process, why = await _run(connection, python)
     else:
         process, why = await _run(connection, f"sudo -n -- {python}")
         if process is None and "password" in why:
-            password = await asyncio.to_thread(person.password, f"sudo password of {user} at {login.host}")
+            password = await asked(person.password, f"sudo password of {user} at {login.host}")
             if password is None:
                 raise UserError(
                     f"sudo wants a password of {user}",
@@ -238,7 +236,7 @@ async def _started(login: Login, connection: asyncssh.SSHClientConnection, perso
                 )
             process, why = await _run(connection, f"sudo -k -S -p '' -- {python}", password)
     if process is None:
-        raise _no_python(user, why)
+        raise carry.trouble(user, why)
     return process
 
 
@@ -256,7 +254,7 @@ async def _run(
         async with asyncio.timeout(_LOGIN):
             while not (ready.done() and heard.done()):
                 await asyncio.wait({ready, heard}, return_when=asyncio.FIRST_COMPLETED)
-                if ready.done() and ready.result() == carried.READY.encode():
+                if ready.done() and ready.result() == carry.READY.encode():
                     heard.cancel()
                     return process, ""
                 if ready.done():
@@ -272,27 +270,3 @@ async def _run(
     heard.cancel()
     process.close()
     return None, complaint
-
-
-def _no_python(user: str, why: str) -> UserError:
-    if "command not found" in why or "No such file" in why:
-        return UserError("it has no python3", "sudo apt install python3")
-    if "try again" in why or "incorrect password" in why:
-        return UserError(f"the sudo password of {user} is wrong")
-    if "sudoers" in why or "not allowed" in why:
-        return UserError(f"{user} may not use sudo there", "Log in as another user, or as root.")
-    return WorkFailed(f"Python does not start there: {why.strip()[-200:] or 'it says nothing'}")
-
-
-@functools.cache
-def _program() -> bytes:
-    """What carried.START reads."""
-    modules = {
-        f"firstboot.{path.stem}" if path.stem != "__init__" else "firstboot": path.read_text(encoding="utf-8")
-        for path in sorted(_SOURCES.glob("*.py"))
-        if path.stem not in _NOT_NEEDED | {"__main__"}
-    }
-    modules["firstboot"] = modules.get("firstboot", "")
-    sources = zlib.compress(json.dumps(modules).encode(), 9)
-    loader = (_SOURCES / "carried.py").read_bytes()
-    return b"%d\n%s%d\n%s" % (len(loader), loader, len(sources), sources)

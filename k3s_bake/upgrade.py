@@ -8,17 +8,17 @@ import asyncio
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Any
 
 from bake import spec_json
-from bake.concerns.k3s import BINARY
+from bake.concerns.k3s import BINARY, IMAGES
 from bake.spec import NodeSpec, Role
 from firstboot.errors import UserError, WorkFailed
 from k3s_bake.adopt import Machine
 from k3s_bake.fleet import Fleet
 
 _POLL = 0.5
-_LOG_LINES = 5
 
 
 async def upgrade(fleet: Fleet, at_once: int) -> None:
@@ -33,9 +33,12 @@ async def upgrade(fleet: Fleet, at_once: int) -> None:
                 fleet.fail(at, UserError("no master is among them", "It is asked whether each is Ready."))
             return
         for group in _groups(list(fleet.machines.items()), at_once):
-            await asyncio.gather(*(fleet.safely(at, _one(machine, master, fleet)) for at, machine in group))
             if any(outcome.error for outcome in fleet.outcomes):
-                return
+                for _, machine in group:
+                    machine.tell("left as it was")
+            else:
+                steps = (fleet.safely(at, _one(machine, master, fleet)) for at, machine in group)
+                await asyncio.gather(*steps)
 
 
 def _groups(machines: Sequence[tuple[int, Machine]], at_once: int) -> Iterator[list[tuple[int, Machine]]]:
@@ -54,14 +57,16 @@ async def _one(machine: Machine, master: Machine, fleet: Fleet) -> None:
     if spec.k3s.version is None:
         raise UserError("which version is that K3s?", "--k3s-version names it.")
     begun = time.monotonic()
-    before = spec_json.loads(machine.looked.recorded)
-    await machine.apply(spec, outcome.plan, machine.sources, keep=(BINARY,))
+    before = spec_json.loads(machine.looked.recorded).k3s
+    keep = [BINARY, *([f"{IMAGES}/{before.airgap.name}"] if before.airgap else [])]
+    await machine.apply(spec, outcome.plan, machine.sources, keep)
     outcome.conf = time.monotonic() - begun
     begun = time.monotonic()
     try:
         await _ready(machine, master, str(spec.k3s.version), fleet.how.timeout)
     except UserError as error:
-        raise await _back(machine, master, before, error, fleet.how.timeout) from error
+        back = replace(spec, k3s=before)
+        raise await _back(machine, master, back, error, fleet.how.timeout) from error
     outcome.inst = time.monotonic() - begun
     await machine.remote.call("apply", changes=[], first=[], then=[])  # what was kept to go back goes
 
@@ -80,21 +85,20 @@ async def _ready(machine: Machine, master: Machine, version: str, timeout: float
             machine.tell("joined")
             return
         if time.monotonic() > end:
-            log = (await machine.remote.call("state", unit=unit, lines=_LOG_LINES))["log"]
-            last = "; ".join(line[:160] for line in log)
-            raise WorkFailed(f"not Ready with {version} after {timeout:.0f} s", f"K3s said: {last}")
+            words = f"not Ready with {version} after {timeout:.0f} s"
+            raise WorkFailed(words, await machine.last_words())
         await asyncio.sleep(_POLL)
 
 
 async def _back(
-    machine: Machine, master: Machine, before: NodeSpec, error: UserError, timeout: float
+    machine: Machine, master: Machine, spec: NodeSpec, error: UserError, timeout: float
 ) -> WorkFailed:
-    """What to say of it, once it has what it had."""
+    """What to say of it, once it has the K3s of ``spec`` again."""
     machine.tell("going back")
     await machine.look()
     try:
-        await machine.apply(before, machine.plan(before), {})
-        await _ready(machine, master, str(before.k3s.version), timeout)
+        await machine.apply(spec, machine.plan(spec), machine.sources)
+        await _ready(machine, master, str(spec.k3s.version), timeout)
     except UserError as second:
         return WorkFailed(f"{error.message}; going back failed: {second.message}", error.hint)
-    return WorkFailed(f"{error.message}; it has {before.k3s.version} again", error.hint)
+    return WorkFailed(f"{error.message}; it has {spec.k3s.version} again", error.hint)

@@ -91,12 +91,15 @@ class Wanted:
         return {self.supplies.agent.sha256: self.supplies.agent.path}
 
     async def _credential(self, machine: Machine, name: str | None) -> Credential:
-        """A new one, or a stand-in for one that the machine has."""
-        cluster = self.supplies.cluster
-        if cluster is None or self.dry_run or machine.looked.has_credential(time.time()):
+        """A new one; a stand-in for one that the machine has, or that a dry run would make."""
+        if machine.looked.has_credential(time.time()):
             return Credential()
+        cluster, role = self.supplies.cluster, machine.candidate.role
+        if cluster is None or self.dry_run:
+            host = "x" if role is Role.MASTER else ""
+            return Credential(None, "x", "x", host, host)
         async with self._turn:
-            return await asyncio.to_thread(credential_of, cluster, machine.candidate.role, name)
+            return await asyncio.to_thread(credential_of, cluster, role, name)
 
     async def _k3s_for(self, arch: str, parts: Wish) -> tuple[K3s, Sources]:
         """Fetched once for each processor."""

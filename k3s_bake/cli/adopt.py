@@ -87,10 +87,11 @@ def adopt(dry_run: bool, verbose: bool, as_json: bool, page: Path | None, **give
       k3s-bake adopt --file cluster.toml --k3s v1.34.9+k3s1 --json
       k3s-bake adopt --file cluster.toml --report cluster.html
     """
-    lines, log = _lines("adopt")
-    fleet = Fleet(_order(given, dry_run), _how(given, lines))
+    order = _order(given, dry_run)
     if page is not None:
         _check_page(page)
+    lines = _lines("adopt")
+    fleet = Fleet(order, _how(given, lines))
     _run(fleet, fleet.adopt(), lines)
     if page is not None:
         with writing(page):
@@ -102,7 +103,7 @@ def adopt(dry_run: bool, verbose: bool, as_json: bool, page: Path | None, **give
             _print_plan(outcome)
         elif verbose and outcome.plan and not as_json:
             report.console().print(report.shown(outcome.name), report.plan_table(outcome.plan), sep="\n")
-    _end(fleet.outcomes, as_json, log)
+    _end(fleet.outcomes, as_json, lines.log)
 
 
 @click.command()
@@ -118,10 +119,11 @@ def preflight(as_json: bool, **given: Any) -> None:
     """
     nothing = dict.fromkeys(("k3s", "k3s_version", "airgap", "mirror"))
     given |= {**nothing, "offline": False, "reboot": False, "wait": False, "timeout": 60.0}
-    lines, log = _lines("preflight")
-    fleet = Fleet(_order(given, dry_run=True, joins=False), _how(given, lines))
+    order = _order(given, dry_run=True, joins=False)
+    lines = _lines("preflight")
+    fleet = Fleet(order, _how(given, lines))
     _run(fleet, fleet.check(), lines)
-    _end(fleet.outcomes, as_json, log)
+    _end(fleet.outcomes, as_json, lines.log)
 
 
 @click.command()
@@ -147,10 +149,11 @@ def upgrade(at_once: int, as_json: bool, **given: Any) -> None:
       k3s-bake upgrade --master pi@10.0.0.2 --worker pi@10.0.0.3 --k3s stable
     """
     given["take_over"] = False
-    lines, log = _lines("upgrade")
-    fleet = Fleet(_order(given, False), _how(given | {"reboot": False, "wait": True}, lines))
+    order = _order(given, dry_run=False)
+    lines = _lines("upgrade")
+    fleet = Fleet(order, _how(given | {"reboot": False, "wait": True}, lines))
     _run(fleet, rolling.upgrade(fleet, at_once), lines)
-    _end(fleet.outcomes, as_json, log)
+    _end(fleet.outcomes, as_json, lines.log)
 
 
 def _check_page(page: Path) -> None:
@@ -237,25 +240,24 @@ def _candidate(node: NodeEntry, file: ClusterFile) -> Candidate:
     return Candidate(login, node.role, node.name, kept)
 
 
-def _lines(command: str) -> tuple[fleet_report.Lines, Path]:
+def _lines(command: str) -> fleet_report.Lines:
     """A log of this run alone, in the operator's data."""
     when = datetime.datetime.now().astimezone().strftime("%Y-%m-%d-%H%M%S")
-    log = cache.home().data / "logs" / f"{when}-{command}-{os.getpid()}.log"
-    return fleet_report.Lines(log), log
+    return fleet_report.Lines(cache.home().data / "logs" / f"{when}-{command}-{os.getpid()}.log")
 
 
 def _run(fleet: Fleet, work: Any, lines: fleet_report.Lines) -> None:
     try:
         asyncio.run(work)
     except KeyboardInterrupt:
-        report.console(stderr=True).print("interrupted; so far:")
+        report.console(stderr=True).print("interrupted: run it again to go on. So far:")
         _print(fleet.outcomes)
         raise
     finally:
         lines.end(fleet.outcomes)
 
 
-def _end(outcomes: list[Outcome], as_json: bool, log: Path) -> None:
+def _end(outcomes: list[Outcome], as_json: bool, log: Path | None) -> None:
     """Exit code 1 where work failed on some node, 2 where all that failed is for a person to mend."""
     if as_json:
         click.echo(json.dumps(fleet_report.data(outcomes), indent=2))
@@ -263,7 +265,8 @@ def _end(outcomes: list[Outcome], as_json: bool, log: Path) -> None:
         _print(outcomes)
     codes = {one.code for one in outcomes if one.error}
     if codes:
-        report.console(stderr=True).print(f"Each step and each change is in {report.shown(log)}.")
+        if log is not None:
+            report.console(stderr=True).print(f"Each step and each change is in {report.shown(log)}.")
         raise click.exceptions.Exit(1 if 1 in codes else 2)
 
 

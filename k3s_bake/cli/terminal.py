@@ -1,23 +1,36 @@
 """The person at the terminal, asked for what is missing to log in."""
 
+import atexit
 import getpass
 import sys
+import termios
 import threading
 
 import click
 
 
 class Terminal:
-    """One question at a time. Where there is no terminal, nobody answers."""
+    """One question at a time. Where there is no terminal, nobody answers.
+
+    A question may be left open, by Ctrl-C say: then the terminal is as it was when the program ends.
+    """
 
     def __init__(self) -> None:
         self._turn = threading.Lock()
+        if sys.stdin.isatty():
+            atexit.register(termios.tcsetattr, 0, termios.TCSADRAIN, termios.tcgetattr(0))
 
     def password(self, what: str) -> str | None:
         with self._turn:
-            return getpass.getpass(f"{what}: ") if sys.stdin.isatty() else None
+            try:
+                return getpass.getpass(f"{what}: ") if sys.stdin.isatty() else None
+            except EOFError:
+                return None
 
     def trusts(self, host: str, fingerprint: str) -> bool:
         with self._turn:
             question = f"{host} is new here; its host key is {fingerprint}. Go on?"
-            return sys.stdin.isatty() and click.confirm(question, err=True)
+            try:
+                return sys.stdin.isatty() and click.confirm(question, err=True)
+            except click.Abort:  # the end of the input
+                return False

@@ -37,7 +37,8 @@ def undo(logins: Sequence[str], accept_new: bool, as_json: bool) -> None:
     async def one(remote: ssh.Remote) -> dict[str, Any]:
         return await remote.call("undo")
 
-    _end(_each([Login.parse(text) for text in logins], one, accept_new), as_json, _undone)
+    named = [Login.parse(text) for text in logins]
+    _end(asyncio.run(_all(named, one, Terminal(), accept_new)), as_json, _undone)
 
 
 @click.command()
@@ -59,8 +60,9 @@ def remove(logins: Sequence[str], master: str, accept_new: bool, as_json: bool) 
 
 
 async def _removed(logins: Sequence[str], master: str, accept_new: bool) -> dict[str, Any]:
+    named, person = [Login.parse(text) for text in logins], Terminal()
     try:
-        keeper = await ssh.opened(Login.parse(master), Terminal(), accept_new=accept_new)
+        keeper = await ssh.opened(Login.parse(master), person, accept_new=accept_new)
     except UserError as error:
         raise type(error)(f"{master}: {error.message}", error.hint) from error
 
@@ -68,28 +70,24 @@ async def _removed(logins: Sequence[str], master: str, accept_new: bool) -> dict
         name = str((await remote.call("state"))["name"])
         if not name:
             raise UserError("no agent of ours has run there", "Is it a node at all?")
-        answer = await keeper.call("remove_node", name=name)
-        await remote.call("leave")
-        if not answer["done"]:
+        drained = (await keeper.call("drain", name=name))["drained"]
+        await remote.call("leave")  # before it is forgotten, or it would come again
+        if not (await keeper.call("forget_node", name=name))["done"]:
             raise UserError(f"its master did not forget {name}", f"k3s kubectl delete node {name}, there.")
-        return {"name": name, "drained": answer["drained"]}
+        return {"name": name, "drained": drained}
 
     try:
-        return await _all([Login.parse(text) for text in logins], one, accept_new)
+        return await _all(named, one, person, accept_new)
     finally:
         await keeper.close()
 
 
-def _each(logins: Sequence[Login], step: Step, accept_new: bool) -> dict[str, Any]:
-    return asyncio.run(_all(logins, step, accept_new))
-
-
-async def _all(logins: Sequence[Login], step: Step, accept_new: bool) -> dict[str, Any]:
+async def _all(logins: Sequence[Login], step: Step, person: Terminal, accept_new: bool) -> dict[str, Any]:
     """By login: the answer, or the error. One that fails stops no other."""
 
     async def one(login: Login) -> dict[str, Any]:
         try:
-            remote = await ssh.opened(login, Terminal(), accept_new=accept_new)
+            remote = await ssh.opened(login, person, accept_new=accept_new)
             try:
                 return dict(await step(remote))
             finally:
@@ -115,7 +113,7 @@ def _end(answers: dict[str, Any], as_json: bool, words: Callable[[dict[str, Any]
 
 def _undone(answer: dict[str, Any]) -> str:
     left = "".join(f"\n    left alone, changed since: {path}" for path in answer["left"])
-    return f"{len(answer['back'])} paths put back; K3s is gone{left}"
+    return f"{len(answer['back'])} paths put back; K3s is gone; what the kernel is told takes a restart{left}"
 
 
 def _gone(answer: dict[str, Any]) -> str:

@@ -51,10 +51,11 @@ class Watch:
                         self._seen.add((folder / "environ").read_bytes())
                         known[folder.name] = born
 
-    def check(self, hosts: list[Host]) -> None:
+    def check(self, hosts: list[Host], more: bytes = b"") -> None:
+        """``more``: what else was told somewhere."""
         secrets = {line for host in hosts if host.is_on for line in secrets_of(host)}
         time.sleep(0.2)
-        told = b"\0".join(self._seen)
+        told = b"\0".join(self._seen) + more
         for host in hosts:
             told += host.log.read_bytes()
             if host.is_on:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 from guest.baked import bake
-from guest.conftest import ROOT, Done, Run, cli, environment
+from guest.conftest import CLI, ROOT, Done, Run, cli, environment
 from rig.hosts import Host
 from rig.lan import Lan
+from rig.running import Person, answers, machine, until
 from rig.secrets import Watch
 
 from bake import cache
@@ -19,6 +20,8 @@ from bake.trust import Cluster, open_cluster
 __all__ = ["cli", "environment"]
 
 Operator = Callable[..., Done]
+Start = Callable[..., subprocess.Popen[str]]
+Machines = Callable[..., list[Host]]
 Power = Callable[..., Host]
 
 
@@ -92,25 +95,72 @@ def power(lan: Lan, image: Images) -> Iterator[Power]:
 
 
 @pytest.fixture
-def operator(lan: Lan, environment: dict[str, str], tmp_path: Path) -> Operator:
-    """Run k3s-bake as a person at a machine on the same network."""
-    home = tmp_path / "person"
-    home.mkdir()
+def person(tmp_path: Path) -> Person:
+    return Person(tmp_path / "person")
+
+
+@pytest.fixture
+def start(lan: Lan, environment: dict[str, str], person: Person) -> Start:
+    """k3s-bake, begun by the person at a machine on the same network."""
+
+    def start(*arguments: object) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            lan.inside(CLI, *map(str, arguments)),
+            env={**environment, "HOME": str(person.home)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    return start
+
+
+@pytest.fixture
+def operator(start: Start) -> Operator:
+    """The same, to its end."""
 
     def run(*arguments: object) -> Done:
-        command = lan.inside(Path(sys.executable).with_name("k3s-bake"), *map(str, arguments))
-        done = subprocess.run(
-            command,
-            env={**environment, "HOME": str(home)},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        return Done(done.returncode, done.stdout, done.stderr)
+        with start(*arguments) as process:
+            out, err = process.communicate(timeout=300)
+        return Done(process.returncode, out, err)
 
     return run
+
+
+@pytest.fixture
+def machines(lan: Lan, base: Path, person: Person, environment: dict[str, str]) -> Iterator[Machines]:
+    """Of these numbers, on: systems that are no nodes yet. At the end no secret of any was seen anywhere."""
+    hosts: list[Host] = []
+    with Watch(lan) as watch:
+
+        def on(*numbers: int) -> list[Host]:
+            made = [machine(lan, base, number, person).start() for number in numbers]
+            hosts.extend(made)
+            until(made, answers)
+            return made
+
+        yield on
+        logs = Path(environment["K3S_BAKE_HOME"], "data/logs").glob("*.log")
+        watch.check(hosts, b"".join(log.read_bytes() for log in logs))
+    for host in hosts:
+        host.stop()
+
+
+@pytest.fixture
+def adopting(k3s: list[str], image: Images) -> list[str]:
+    """The words that each adoption begins with."""
+    image("worker")  # fetches what the agent is made of: machines on the network of a test reach no other
+    return ["adopt", "--cluster", "home", *k3s, "--airgap", "none", "--accept-new"]
+
+
+@pytest.fixture
+def adopt(operator: Operator, adopting: list[str]) -> Operator:
+    def adopt(*arguments: object) -> Done:
+        return operator(*adopting, *arguments)
+
+    return adopt
 
 
 @pytest.fixture

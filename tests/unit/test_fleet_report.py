@@ -3,6 +3,7 @@
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from raspbian import Pi, worker
@@ -103,6 +104,21 @@ def test_the_page(fleet: list[Outcome]) -> None:
     widths = [float(width) for width in re.findall(r"width: ([0-9.]+)%; background", text)]
     assert len(widths) == 9
     assert sum(widths) == pytest.approx(300, abs=0.2), "three lanes, each filled"
+
+
+def test_a_log_that_cannot_be_written_any_more_stops_no_work(
+    fleet: list[Outcome], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = fleet_report.Lines(tmp_path / "logs/run.log")
+    lines.told(fleet[0])
+    assert (tmp_path / "logs/run.log").stat().st_mode & 0o777 == 0o600
+    assert "m1" not in capsys.readouterr().err
+    lines.log = Path("/dev/full")
+    lines.told(fleet[0])
+    lines.told(fleet[0])
+    lines.end(fleet)
+    assert capsys.readouterr().err.count("/dev/full is not written any more: No space left on device") == 1
+    assert lines.log is None
 
 
 def test_no_secret_is_shown(fleet: list[Outcome]) -> None:

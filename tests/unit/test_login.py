@@ -1,14 +1,18 @@
 """Whom a person names, and what is sent there."""
 
+import asyncio
+import contextlib
 import json
+import shlex
+import threading
 import zlib
 
 import pytest
 
 from firstboot import carried
 from firstboot.errors import UserError
-from k3s_bake import ssh
-from k3s_bake.login import Login
+from k3s_bake import carry
+from k3s_bake.login import Login, asked
 
 pytestmark = pytest.mark.unit
 
@@ -56,7 +60,7 @@ def test_what_a_person_types_to_log_in() -> None:
 
 
 def test_what_is_sent_is_all_that_the_nodes_end_imports() -> None:
-    stream = ssh._program()
+    stream = carry.program()
     size, _, rest = stream.partition(b"\n")
     loader, rest = rest[: int(size)], rest[int(size) :]
     size, _, rest = rest.partition(b"\n")
@@ -73,7 +77,38 @@ def test_what_is_sent_is_all_that_the_nodes_end_imports() -> None:
                 assert line.split()[1] in sources, f"{name}: {line}"
 
 
-def test_the_command_line_has_no_quote_that_a_shell_would_take() -> None:
-    assert "'" not in carried.START.replace(chr(39), chr(34))
-    assert "$" not in carried.START
-    assert "`" not in carried.START
+def test_a_shell_takes_the_command_line_as_it_is_meant() -> None:
+    assert shlex.split(carry.command()) == ["python3", "-I", "-S", "-c", carried.START]
+    compile(carried.START, "-c", "exec")
+
+
+@pytest.mark.parametrize(
+    ("why", "told"),
+    [
+        ("bash: python3: command not found", "it has no python3"),
+        ("Sorry, try again.", "the sudo password of pi is wrong"),
+        ("pi is not in the sudoers file.", "pi may not use sudo there"),
+        ("Segmentation fault", "Segmentation fault"),
+        ("", "it says nothing"),
+    ],
+)
+def test_why_python_does_not_start(why: str, told: str) -> None:
+    assert told in carry.trouble("pi", why).message
+
+
+def test_a_question_is_answered_or_fails_for_who_has_asked() -> None:
+    assert asyncio.run(asked(lambda what: f"{what}!", "who")) == "who!"
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(asked(lambda: 1 // 0))
+
+
+def test_nobody_waits_for_a_question_that_is_open() -> None:
+    never = threading.Event()
+
+    async def interrupted() -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asked(never.wait), 0.05)
+
+    asyncio.run(interrupted())
+    assert not never.is_set()
+    never.set()
