@@ -116,6 +116,7 @@ class Fleet:
             machine.tell("looked")
 
         await asyncio.gather(*(self.safely(at, one(at)) for at in range(len(self.outcomes))))
+        self.machines = dict(sorted(self.machines.items()))  # as they were named, whichever answered first
         self._check_names()
 
     def _check(self, machine: Machine) -> None:

@@ -115,8 +115,10 @@ def test_names_are_found_by_multicast(lab: Lab, on_master: Shell) -> None:
     worker = lab.machine("worker")
     name = shell.run(worker, "hostname")
     assert name.startswith("home-")
-    assert on_master(f"getent hosts {name}.local").split()[0] == "10.9.0.11"
-    assert shell.run(worker, "getent hosts home-master.local").split()[0] == "10.9.0.10"
+    # An answer can be lost where the machines share a slow core: a resolver asks again, and so does this.
+    again = "for i in 1 2 3 4 5 6; do getent hosts {}.local && break; sleep 1; done"
+    assert on_master(again.format(name)).split()[:1] == ["10.9.0.11"]
+    assert shell.run(worker, again.format("home-master")).split()[:1] == ["10.9.0.10"]
 
 
 def ready(on_master: Shell) -> list[str]:

@@ -175,6 +175,12 @@ class Host:
             return at >= 0
 
         wait(is_so, seconds, lambda: f"{self.name} has not said{words} after {self.said()}")
+
+        def is_written() -> bool:  # the agent says it first
+            shown = f"\nphase          {words[2:]}\n" in self.text("boot/k3s-bake-status.txt")
+            return shown or len(self.said()) > self._read
+
+        wait(is_written, seconds, lambda: f"the status file of {self.name} does not say{words}")
         return self.text("boot/k3s-bake-status.txt").strip()
 
     def said(self) -> list[str]:

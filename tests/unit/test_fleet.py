@@ -1,5 +1,8 @@
 """Who is called what, who leads, and whose a machine is: before anything is changed."""
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +85,28 @@ def test_the_leader_is_the_one_that_has_led_before() -> None:
     made = fleet((Role.MASTER, "m1", joins), (Role.MASTER, "m2", leads), (Role.WORKER, "w", None))
     assert made.leader is made.machines[1]
     assert fleet((Role.WORKER, "w", None)).leader is None
+
+
+def test_the_order_is_theirs_who_named_them_and_not_the_fastest_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = fleet(*[(Role.MASTER, f"m{at}", None) for at in range(3)])
+    answering = dict(made.machines)
+    made.machines.clear()
+
+    @asynccontextmanager
+    async def last_first(candidate: Candidate, *rest: object) -> AsyncIterator[Machine]:
+        at = made.order.candidates.index(candidate)
+        await asyncio.sleep((3 - at) / 1000)
+        yield answering[at]
+
+    async def look(machine: Machine) -> None:
+        pass
+
+    monkeypatch.setattr("k3s_bake.adopt.logged_in", last_first)
+    monkeypatch.setattr(Machine, "look", look)
+    monkeypatch.setattr(Fleet, "_check", lambda fleet, machine: None)
+    asyncio.run(made.check())
+    assert list(made.machines) == [0, 1, 2]
+    assert made.leader is made.machines[0]
 
 
 def test_whose_a_machine_is() -> None:
