@@ -10,7 +10,9 @@ import re
 import struct
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from xml.etree import ElementTree
 
 from bake.disk import Disk, Partition
 from bake.process import run
@@ -115,3 +117,36 @@ def document(size: int, ranges: list[tuple[Range, str]]) -> str:
 def describe(image: Path, disk: Disk) -> str:
     """The bmap file of an image."""
     return document(image.stat().st_size, hashed(image, mapped(image, disk)))
+
+
+@dataclass(frozen=True)
+class BlockMap:
+    size: int
+    """Of the image, bytes."""
+    ranges: list[tuple[Range, str]]
+    """What must be written, ascending, with the sha256 of each."""
+
+
+def parse(text: str) -> BlockMap:
+    """A bmap 2.0 file with sha256 sums, ours or bmaptool's. ValueError for anything else."""
+    try:
+        top = ElementTree.fromstring(text)  # noqa: S314 (expat bounds what entities can grow to)
+        size, block = (int(top.findtext(key, "")) for key in ("ImageSize", "BlockSize"))
+        own = top.findtext("BmapFileChecksum", "").strip()
+        kind = top.findtext("ChecksumType", "").strip()
+        rows = [((row.text or "").split("-"), row.get("chksum", "")) for row in top.iter("Range")]
+        ranges = [((int(at[0]) * block, min(size, (int(at[-1]) + 1) * block)), sha) for at, sha in rows]
+    except ElementTree.ParseError as error:
+        raise ValueError("no XML") from error
+    if kind != "sha256" or block % BLOCK:
+        raise ValueError("no bmap 2.0 with sha256 sums")
+    if hashlib.sha256(text.replace(own, _PLACEHOLDER, 1).encode()).hexdigest() != own:
+        raise ValueError("its own checksum does not hold")
+    ends = [0, *(end for (_, end), _ in ranges)]
+    if (
+        not ranges
+        or ranges[0][0][0] != 0
+        or any(s < e or s >= end for ((s, end), _), e in zip(ranges, ends, strict=False))
+    ):
+        raise ValueError("its ranges are no map of an image")
+    return BlockMap(size, ranges)

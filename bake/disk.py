@@ -195,7 +195,7 @@ def architecture(image: Path, part: Partition) -> str:
     Looked at before anything is fetched for it. UserError for a root that is no Debian system or for another
     processor.
     """
-    head = next(_content(image, part, "/usr/bin/dpkg"), b"")[:HEAD]
+    head = next(content(image, part, "/usr/bin/dpkg"), b"")[:HEAD]
     if not head:
         raise UserError(f"{image} holds no Debian system", "k3s-bake knows Raspbian, Debian and Ubuntu.")
     machine = elf_machine(head)
@@ -204,7 +204,8 @@ def architecture(image: Path, part: Partition) -> str:
     return machine
 
 
-def _content(image: Path, part: Partition, path: str) -> Iterator[bytes]:
+def content(image: Path, part: Partition, path: str) -> Iterator[bytes]:
+    """Of a file of the root, in pieces; none where there is no such file."""
     return stream("debugfs", "-R", f'cat "{path}"', f"{image}?offset={part.start}")
 
 

@@ -1,18 +1,17 @@
 """The recipe: from a base image to a node's image, a list of verbs."""
 
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
-from bake import bmap, disk, engine, ext4, manifest, spec_json
+from bake import bmap, disk, engine, ext4, manifest
 from bake.base import ResolvedBase
 from bake.cache import Home
+from bake.card import stamp
 from bake.digests import remembered, set_at_end
 from bake.disk import Disk
 from bake.draft import Draft, drafting, require_room
@@ -150,7 +149,14 @@ class _Maker:
         grown = draft.image.stat().st_size - job.base.path.stat().st_size
         texts = {
             bmap_path(job.output): block_map,
-            manifest_path(job.output): _manifest(job, todo, self._base_sha256.result(), grown, timings),
+            manifest_path(job.output): manifest.document(
+                base={"name": job.base.name, "source": job.base.source, "sha256": self._base_sha256.result()},
+                spec=job.spec,
+                todo=todo,
+                card=stamp.record(draft.image, self._layout.boot.start, job.spec),
+                grown=grown,
+                seconds=timings.rounded(),
+            ),
         }
         draft.publish(texts, private=todo.secret or _is_private(job.base.path), force=job.force)
         return Baked(
@@ -280,20 +286,3 @@ def _refuse_leftovers(spec: NodeSpec, found: Snapshot) -> None:
     if left.steps:
         paths = ", ".join(step.edit.path for step in left.steps[:5])
         raise WorkFailed(f"the image did not take {len(left.steps)} edits: {paths}", hint)
-
-
-def _manifest(job: Job, todo: Plan, base_sha256: str, grown: int, timings: Timings) -> str:
-    data: dict[str, Any] = {
-        "tool": f"k3s-bake {version('k3s-bake')}",
-        "base": {"name": job.base.name, "source": job.base.source, "sha256": base_sha256},
-        "k3s": {
-            "version": job.spec.k3s.version and str(job.spec.k3s.version),
-            "sha256": job.spec.k3s.binary.sha256,
-        },
-        "spec": spec_json.to_json(job.spec),
-        "grown": grown,
-        "seconds": timings.rounded(),
-        "notes": [{"concern": concern, "text": text} for concern, text in todo.notes],
-        "edits": manifest.steps(todo),
-    }
-    return json.dumps(data, indent=2, ensure_ascii=True) + "\n"

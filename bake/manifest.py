@@ -5,10 +5,15 @@ which could be guessed against offline.
 """
 
 import hashlib
+import json
 import re
+from collections.abc import Mapping
+from importlib.metadata import version
 from typing import Any
 
+from bake import spec_json
 from bake.node import Plan, Step
+from bake.spec import NodeSpec
 from firstboot.edits import Edit, Link, Place, Remove, Write
 from firstboot.snapshot import File, Node, Symlink
 
@@ -16,6 +21,30 @@ _KEPT = 256 << 10
 """Bytes: larger files are told by their hash alone."""
 
 _TOKEN = re.compile(rb"K3S_TOKEN|--(agent-)?token\b|K10[0-9a-f]{64}")
+
+
+def document(
+    *,
+    base: Mapping[str, Any],
+    spec: NodeSpec,
+    todo: Plan,
+    card: Mapping[str, Any] | None,
+    grown: int,
+    seconds: Mapping[str, float],
+) -> str:
+    """The manifest. ``card`` is what bake.card.stamp.record gives: what ``k3s-bake flash`` goes by."""
+    data = {
+        "tool": f"k3s-bake {version('k3s-bake')}",
+        "base": base,
+        "k3s": {"version": spec.k3s.version and str(spec.k3s.version), "sha256": spec.k3s.binary.sha256},
+        "spec": spec_json.to_json(spec),
+        "card": card,
+        "grown": grown,
+        "seconds": seconds,
+        "notes": [{"concern": concern, "text": text} for concern, text in todo.notes],
+        "edits": steps(todo),
+    }
+    return json.dumps(data, indent=2, ensure_ascii=True) + "\n"
 
 
 def steps(plan: Plan) -> list[dict[str, Any]]:

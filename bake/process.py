@@ -20,6 +20,7 @@ _PACKAGES = {
     "mdel": "mtools",
     "mdir": "mtools",
     "mmd": "mtools",
+    "mshowfat": "mtools",
     "mtype": "mtools",
     "ssh-keygen": "openssh-client",
     "qemu-system-x86_64": "qemu-system-x86",
@@ -144,6 +145,17 @@ def start(*command: str, console: int, keep_open: Sequence[int] = ()) -> Backgro
         pass_fds=keep_open,
         start_new_session=True,
     )
+
+
+def attached(*command: str) -> Background:
+    """A tool that runs beside us and may ask its questions at the terminal: sudo. The caller waits for it.
+
+    Ctrl-C does not end it. UserError where it is missing.
+    """
+    try:
+        return subprocess.Popen(command, env=_env(), process_group=None)
+    except FileNotFoundError as error:
+        raise _missing(command[0]) from error
 
 
 def _env(more: Mapping[str, str] | None = None) -> dict[str, str]:

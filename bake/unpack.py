@@ -29,7 +29,7 @@ _MAGIC = {
 
 _AGAIN = "fetch the file again and compare its checksum with the publisher's"
 _UNPACK = "unpack it by hand and give the image's path"
-_BROKEN = (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, zstandard.ZstdError)
+BROKEN = (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, zstandard.ZstdError)
 
 
 def archive_kind(path: Path) -> str | None:
@@ -48,12 +48,12 @@ def unpack(archive: Path, into: Path, progress: Progress) -> Path:
     try:
         with archive.open("rb") as source, writing(into):
             with progress.task(f"Unpacking {archive.name}", archive.stat().st_size) as advance:
-                _write_sparse(part, _watched(_blocks(source, archive), source, advance))
+                _write_sparse(part, _watched(blocks(source, archive), source, advance))
             part.chmod(stat.S_IMODE(archive.stat().st_mode) | 0o600)  # what was private stays so
             if not part.stat().st_size:
                 raise UserError(f"{archive} holds an empty image", _AGAIN)
             publish(part, into)
-    except _BROKEN as error:
+    except BROKEN as error:
         raise UserError(f"{archive} is cut off or damaged", _AGAIN) from error
     except NotImplementedError as error:
         raise UserError(f"{archive} is packed in an unusual way: {error}", _UNPACK) from error
@@ -62,7 +62,8 @@ def unpack(archive: Path, into: Path, progress: Progress) -> Path:
     return into
 
 
-def _blocks(source: IO[bytes], archive: Path) -> Iterator[bytes]:
+def blocks(source: IO[bytes], archive: Path) -> Iterator[bytes]:
+    """Of the one image in an open archive, in order. UserError where there is not one, BROKEN for damage."""
     kind = archive_kind(archive)
     if kind == "zst":
         yield from _zstd_blocks(source)

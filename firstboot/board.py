@@ -53,8 +53,8 @@ def has_memory_cgroup(controllers: Optional[str], cgroups: str) -> bool:
 
 
 def name_of(config: NodeConfig, brought: str, serial: str) -> str:
-    """The node's name: given at bake, else brought by the card, else made of the board's number."""
-    given = config.name or brought
+    """The node's name: brought by the card, else given at bake, else made of the board's number."""
+    given = brought or config.name
     if given:
         return given
     if not config.joins:

@@ -15,6 +15,7 @@ from k3s_bake.cli.bases import bases
 from k3s_bake.cli.boot import boot
 from k3s_bake.cli.cards import cards
 from k3s_bake.cli.cluster import cluster
+from k3s_bake.cli.flash import flash
 from k3s_bake.cli.image import image
 from k3s_bake.cli.inspect import inspect
 from k3s_bake.cli.kubeconfig import kubeconfig
@@ -51,6 +52,7 @@ cli.add_command(inspect)
 cli.add_command(bases)
 cli.add_command(boot)
 cli.add_command(cards)
+cli.add_command(flash)
 
 cli.add_command(adopt)
 cli.add_command(preflight)

@@ -50,7 +50,7 @@ def node_values(given: Mapping[str, Any], file: ClusterFile | None) -> dict[str,
         values["registries"] = read_file(given["registries"])
     if given["token_file"]:
         values["token"] = read_token(given["token_file"])
-    return values | _wifi(given) | _address(given)
+    return values | _wifi(given) | address_values(given)
 
 
 def wish_values(given: Mapping[str, Any], file: ClusterFile | None) -> dict[str, Any]:
@@ -87,7 +87,8 @@ def _asked(ssid: str) -> str:
     return password
 
 
-def _address(given: Mapping[str, Any]) -> dict[str, StaticAddress]:
+def address_values(given: Mapping[str, Any]) -> dict[str, StaticAddress]:
+    """Of the options --address, --gateway, --dns and --interface. UserError where they do not go together."""
     if given["address"] is None:
         if given["gateway"] or given["dns"] or given["interface"]:
             raise UserError(

@@ -1,0 +1,125 @@
+"""One reading of an image for many cards.
+
+A card that falls behind by more than the buffers hold reads on by itself: it must not hold up the others.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Generator
+from functools import partial
+
+from bake.card.source import PIECE, Source
+from bake.card.target import buffer
+
+_BUFFERS = 8
+"""Of PIECE bytes each: 32 MiB for all cards together."""
+
+
+class Stopped(Exception):
+    """Nobody wants it any more."""
+
+
+class Feed:
+    """``run`` reads, in a thread of its own, as long as a card is fed by it; each card takes ``pieces``."""
+
+    def __init__(self, source: Source, cards: int, stop: threading.Event, buffers: int = _BUFFERS) -> None:
+        self._source = source
+        self._stop = stop
+        self._changed = threading.Condition()
+        self._free = [buffer(PIECE) for _ in range(buffers)]
+        self._held: deque[tuple[int, memoryview, memoryview]] = deque()
+        """Where it goes, the piece, and the buffer that it lies in; ascending."""
+        self._oldest = 0
+        """The number of the first of them."""
+        self._fed = dict.fromkeys(range(cards), 0)
+        """The number of the piece that each card works at, or waits for."""
+        self._ended = False
+        self._failure: Exception | None = None
+        self._room = self._free[0]
+
+    def run(self) -> None:
+        try:
+            for at, piece in self._source.pieces(self._take):
+                with self._changed:
+                    self._held.append((at, piece, self._room))
+                    self._changed.notify_all()
+        except Exception as error:  # noqa: BLE001 (each card is told)
+            self._failure = error
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def pieces(self, card: int) -> Generator[tuple[int, memoryview], None, None]:
+        """For one card: good until the next is asked for. Stopped, or what reading failed of."""
+        number = 0
+        try:
+            while True:
+                with self._changed:
+                    self._changed.wait_for(partial(self._is_settled, card, number))
+                    if card not in self._fed:
+                        break
+                    at = number - self._oldest
+                    if at == len(self._held):
+                        self._raise()
+                        return
+                    found = self._held[at]
+                yield found[0], found[1]
+                number += 1
+                with self._changed:
+                    if card in self._fed:
+                        self._fed[card] = number
+                        self._release()
+        finally:
+            with self._changed:
+                self._fed.pop(card, None)
+                self._release()
+        own = buffer(PIECE)
+        for one in self._source.pieces(lambda: own, number):
+            if self._stop.is_set():
+                raise Stopped
+            yield one
+
+    def _is_settled(self, card: int, number: int) -> bool:
+        return (
+            card not in self._fed
+            or self._ended
+            or self._stop.is_set()
+            or number < self._oldest + len(self._held)
+        )
+
+    def _raise(self) -> None:
+        if self._stop.is_set():
+            raise Stopped
+        if self._failure:
+            raise self._failure
+
+    def _release(self) -> None:
+        """The buffers of pieces that every card has done with."""
+        needed = min(self._fed.values(), default=self._oldest + len(self._held))
+        while self._held and self._oldest < needed:
+            self._free.append(self._held.popleft()[2])
+            self._oldest += 1
+        self._changed.notify_all()
+
+    def _take(self) -> memoryview:
+        """A buffer to read to; where the slowest hold all and the fastest waits, they are left behind."""
+        with self._changed:
+            while not self._free:
+                if self._stop.is_set() or not self._fed:
+                    raise Stopped
+                slowest = min(self._fed.values())
+                if max(self._fed.values()) == self._oldest + len(self._held) > slowest:
+                    self._leave_behind(slowest)
+                else:
+                    self._changed.wait(0.5)
+            self._room = self._free.pop()
+            return self._room
+
+    def _leave_behind(self, slowest: int) -> None:
+        """They may be writing from the oldest buffer right now: it is theirs from now on."""
+        for card in [one for one, number in self._fed.items() if number == slowest]:
+            del self._fed[card]
+        self._held.popleft()
+        self._oldest += 1
+        self._free.append(buffer(PIECE))
+        self._release()
