@@ -8,9 +8,9 @@ from functools import cached_property
 from bake import dpkg
 from bake.elf import elf_machine
 from bake.fstab import boot_folder
-from firstboot.edits import Write
+from firstboot.edits import Write, rewritten
 from firstboot.errors import UserError
-from firstboot.snapshot import File, Probe, Snapshot
+from firstboot.snapshot import Probe, Snapshot
 
 _STATUS = "/var/lib/dpkg/status"
 _PROGRAMS = ("/bin/ls", "/usr/bin/ls", "/usr/bin/dpkg")
@@ -63,16 +63,8 @@ class NodeFacts:
         return self.found.get(path) is not None
 
     def rewritten(self, path: str, text: str, like: str | None = None) -> Write:
-        """A file with another text; whose it is and who may read it stay as they are (as those of ``like``).
-
-        Root's and for all to read where there was none.
-        """
-        content = text.encode("utf-8", "surrogateescape")
-        found = self.found.follow(like or path)
-        if not isinstance(found, File):
-            return Write(path, content)
-        mode = 0o644 if found.mode is None else found.mode
-        return Write(path, content, mode, found.owner or 0, found.group or 0)
+        """As edits.rewritten."""
+        return rewritten(self.found, path, text, like)
 
     @property
     def pretty(self) -> str:

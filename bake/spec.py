@@ -12,6 +12,7 @@ from enum import StrEnum
 
 from bake.k3s_version import K3sVersion
 from bake.labels import check_node_label, check_taint
+from firstboot.addresses import StaticAddress as StaticAddress  # with Wifi, for those who read files
 from firstboot.contract import Credential, is_address
 from firstboot.errors import UserError
 
@@ -104,37 +105,6 @@ class Wifi:
             raise UserError(
                 "that cannot be a Wi-Fi password", "8 to 63 plain characters, or 64 hexadecimal digits"
             )
-
-
-@dataclass(frozen=True)
-class StaticAddress:
-    """IPv4. UserError from its constructor for an address, gateway, server or interface that cannot be."""
-
-    address: str
-    """With its prefix: ``10.0.0.2/24``."""
-    gateway: str
-    dns: tuple[str, ...] = ()
-    interface: str = "eth0"
-
-    def __post_init__(self) -> None:
-        if not re.fullmatch(r"[0-9.]+/[0-9]+", self.address):
-            raise UserError(
-                f"{self.address[:80]!r} is not an IPv4 address with its prefix", "like 10.0.0.2/24"
-            )
-        try:
-            network = ipaddress.IPv4Interface(self.address).network
-            inside = ipaddress.IPv4Address(self.gateway) in network
-            scoped = [server for server in self.dns if ipaddress.ip_address(server) and "%" in server]
-        except ValueError as error:
-            raise UserError(
-                f"a static address cannot be: {error}", "like 10.0.0.2/24 and 10.0.0.1"
-            ) from error
-        if not inside:
-            raise UserError(f"the gateway {self.gateway} is not in {network}", "It is the router's address.")
-        if scoped:
-            raise UserError("a name server's address has no interface in it", "like 10.0.0.1 or 2001:db8::1")
-        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_.-]{0,14}", self.interface):  # IFNAMSIZ is 16, NUL included
-            raise UserError(f"{self.interface[:80]!r} is not an interface", "like eth0 or wlan0")
 
 
 @dataclass(frozen=True)

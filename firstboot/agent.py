@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
 
-from firstboot import board, clock, join, kubernetes, mdns, status, token
+from firstboot import board, clock, credential, join, kubernetes, mdns, status, token
 from firstboot.contract import (
     CONFIG,
     JOIN_CERTIFICATE,
@@ -93,7 +93,7 @@ class Agent:
             self._set_clock(floor)
 
     def _become_someone(self) -> None:
-        while not self._node.take_credential(self._config.boot) and self._config.joins:
+        while not credential.take(self._node, self._config) and self._config.joins:
             self._tell("blocked", "no-credential")
             time.sleep(_CALM)
         name = self._memory.name if self._memory.ca or self._memory.joined else ""

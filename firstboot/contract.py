@@ -7,8 +7,9 @@ import ipaddress
 import json
 import re
 from dataclasses import asdict, dataclass
-from typing import Any, Dict, List, Mapping, Optional
+from typing import Any, Dict, Mapping, Optional, Tuple
 
+from firstboot.addresses import StaticAddress
 from firstboot.errors import UserError
 
 AGENT = "/usr/lib/k3s-bake/firstboot.pyz"
@@ -73,6 +74,9 @@ TXT_SIZES = {
 }
 """The keys of the TXT record and the most bytes of their values. ``since`` in seconds since 1970, ``conf``
 and ``inst`` (configuration and installation time) in seconds."""
+
+NETWORK_MANAGERS = ("NetworkManager", "dhcpcd", "systemd-networkd")
+"""What may set a node's addresses."""
 
 PHASES = ("checking", "clock", "searching", "asking", "starting", "joined", "blocked")
 
@@ -147,6 +151,8 @@ class NodeConfig:
     boot: str = "/boot"
     not_before: Optional[str] = None
     """Day (ISO 8601) of the bake: the clock starts no earlier."""
+    network_manager: Optional[str] = None
+    """One of NETWORK_MANAGERS; None: there is none of them, or an earlier version's bake did not say."""
 
     @property
     def unit(self) -> str:
@@ -162,6 +168,7 @@ class NodeConfig:
             config = cls(**json.loads(text))
             good = is_label(config.cluster) and config.role in ("master", "worker")
             good = good and (config.name is None or is_label(config.name))
+            good = good and config.network_manager in (None, *NETWORK_MANAGERS)
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(f"{CONFIG} is garbled: {error}", "Bake the image again.") from error
         if not good:
@@ -218,9 +225,17 @@ class Announcement:
         return cls(**values)
 
 
+_ADDRESS = ("address", "gateway", "dns", "interface")
+"""Fields of a Credential."""
+
+
 @dataclass(frozen=True)
 class Credential:
-    """What a card brings along: who it is, and the keys and certificates that prove it (OpenSSH's forms)."""
+    """What a card brings along: who it is, and the keys and certificates that prove it (OpenSSH's forms).
+
+    And an address of its own, if it has one: all or nothing of a StaticAddress. UserError from its
+    constructor for one that cannot be.
+    """
 
     name: Optional[str] = None
     join_key: str = ""
@@ -228,22 +243,53 @@ class Credential:
     host_key: str = ""
     """Of a master: its join service's own, with its certificate."""
     host_certificate: str = ""
+    address: Optional[str] = None
+    gateway: Optional[str] = None
+    dns: Tuple[str, ...] = ()
+    interface: str = StaticAddress.interface
+
+    def __post_init__(self) -> None:
+        alone = (self.gateway, self.dns, self.interface) != (None, (), StaticAddress.interface)
+        if self.static_address is None and alone:
+            raise UserError("gateway, name servers and interface go with an address", "like 10.0.0.2/24")
 
     def __repr__(self) -> str:
-        return f"Credential(name={self.name!r})"
+        return f"Credential(name={self.name!r}, address={self.address!r})"
+
+    @property
+    def static_address(self) -> Optional[StaticAddress]:
+        """None: DHCP's, or the image's own."""
+        if self.address is None:
+            return None
+        if self.gateway is None:
+            raise UserError("a static address needs a gateway", "like 10.0.0.1")
+        return StaticAddress(self.address, self.gateway, self.dns, self.interface)
 
     def to_bytes(self) -> bytes:
-        """CREDENTIAL_BYTES bytes: always the same place, so that a card is stamped by overwriting it."""
-        return json.dumps(asdict(self)).encode().ljust(CREDENTIAL_BYTES - 1) + b"\n"
+        """CREDENTIAL_BYTES bytes: always the same place, so that a card is stamped by overwriting it.
+
+        UserError for more than it has room for.
+        """
+        values = asdict(self)
+        if self.address is None:  # an image of an earlier version knows no such keys
+            for key in _ADDRESS:
+                del values[key]
+        text = json.dumps(values).encode()
+        if len(text) >= CREDENTIAL_BYTES:
+            raise UserError("the credential has no room for all that", "Give it three name servers at most.")
+        return text.ljust(CREDENTIAL_BYTES - 1) + b"\n"
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Optional["Credential"]:
         """None for anything that to_bytes did not write: cut off, overwritten, empty."""
         try:
-            credential = cls(**json.loads(data.decode("ascii").strip("\0 \n")))
-        except (ValueError, TypeError, RecursionError):
-            return None
-        texts: List[object] = [credential.name or "", *list(asdict(credential).values())[1:]]
-        if not all(isinstance(text, str) for text in texts):
+            values = json.loads(data.decode("ascii").strip("\0 \n"))
+            dns = values.pop("dns", [])
+            nullable = {key: values.pop(key, None) for key in ("name", "address", "gateway")}
+            texts = [*dns, *values.values(), *(text for text in nullable.values() if text is not None)]
+            if not (isinstance(dns, list) and all(isinstance(text, str) for text in texts)):
+                return None
+            credential = cls(**values, **nullable, dns=tuple(dns))
+        except (ValueError, TypeError, AttributeError, RecursionError, UserError):
             return None
         return credential if credential.name is None or is_label(credential.name) else None

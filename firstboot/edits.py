@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, Mapping, Optional, Tuple, Union
 
 from firstboot.errors import UserError
-from firstboot.snapshot import File, Node, Symlink
+from firstboot.snapshot import File, Node, Snapshot, Symlink
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,19 @@ class Remove:
 
 
 Edit = Union[Write, Place, Link, Remove]
+
+
+def rewritten(found: Snapshot, path: str, text: str, like: Optional[str] = None) -> Write:
+    """A file with another text; whose it is and who may read it stay as they are (as those of ``like``).
+
+    Root's and for all to read where there was none.
+    """
+    content = text.encode("utf-8", "surrogateescape")
+    before = found.follow(like or path)
+    if not isinstance(before, File):
+        return Write(path, content)
+    mode = 0o644 if before.mode is None else before.mode
+    return Write(path, content, mode, before.owner or 0, before.group or 0)
 
 
 def _same_file(edit: Union[Write, Place], found: Optional[Node], sha256: str) -> bool:

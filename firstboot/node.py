@@ -5,33 +5,27 @@ Runs on the node too: Python 3.7, standard library only.
 
 import contextlib
 import json
-import os
 import re
 import secrets
 import socket
 import time
 from pathlib import Path
-from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Callable, Dict, List, Mapping, Sequence, Tuple
 
 from firstboot import programs
 from firstboot.contract import (
-    CREDENTIAL,
-    CREDENTIAL_BYTES,
     HOST_CERTIFICATE,
     HOST_KEY,
-    JOIN_CERTIFICATE,
-    JOIN_KEY,
     K3S_AGENT_TOKEN,
     K3S_CONFIG,
     K3S_PASSWORD,
     K3S_TOKEN,
     NAME,
-    Credential,
     is_label,
 )
 from firstboot.edits import Edit, Write
 from firstboot.errors import UserError
-from firstboot.snapshot import Probe
+from firstboot.snapshot import Probe, Snapshot
 from firstboot.token import Grant
 from firstboot.tree import FolderTree
 
@@ -55,7 +49,7 @@ class Node:
     def text(self, path: str) -> str:
         """Of a small file; empty where it cannot be read."""
         try:
-            with self._at(path).open(encoding="utf-8", errors="surrogateescape") as stream:
+            with self.at(path).open(encoding="utf-8", errors="surrogateescape") as stream:
                 return stream.read(1 << 20)
         except OSError:
             return ""
@@ -63,17 +57,21 @@ class Node:
     def changed(self, path: str) -> int:
         """When, in seconds since 1970; 0 where the file is not there, or lies in the future."""
         try:
-            moment = int(self._at(path).stat().st_mtime)
+            moment = int(self.at(path).stat().st_mtime)
         except OSError:
             return 0
         return moment if moment <= time.time() else 0
 
-    def write(self, edits: Sequence[Edit]) -> None:
-        """UserError or WorkFailed where it cannot be done; each is whole or not there. What is so already is
-        not written again: cards wear out, and may be full."""
-        tree = FolderTree(self.root)
-        found = tree.read([Probe(edit.path, "digest") for edit in edits])
-        tree.apply([edit for edit in edits if not edit.met_by(found.get(edit.path))])
+    def read(self, probes: Sequence[Probe]) -> Snapshot:
+        return FolderTree(self.root).read(probes)
+
+    def write(self, edits: Sequence[Edit]) -> bool:
+        """Whether anything had to change: what is so already is not written again, cards wear out and may be
+        full. UserError or WorkFailed where it cannot be done; each is whole or not there."""
+        found = self.read([Probe(edit.path, "digest") for edit in edits])
+        changes = [edit for edit in edits if not edit.met_by(found.get(edit.path))]
+        FolderTree(self.root).apply(changes)
+        return bool(changes)
 
     def try_to_write(self, edit: Edit) -> None:
         """A card that takes no more writes must not stop a node that works."""
@@ -82,30 +80,10 @@ class Node:
         except UserError as error:
             print(error.message, flush=True)  # noqa: T201 (the journal)
 
-    def _at(self, path: str) -> Path:
+    def at(self, path: str) -> Path:
         return Path(self.root, path.lstrip("/"))
 
     # who it is
-
-    def take_credential(self, boot: str) -> bool:
-        """Move what the card brought along from its FAT to where only root can read it.
-
-        Whether a key to join with is there now. Only when all is safe there it is wiped on the FAT.
-        """
-        path = self._at(boot) / CREDENTIAL
-        try:
-            with path.open("rb") as stream:
-                brought = stream.read(CREDENTIAL_BYTES + 1)
-        except OSError:
-            brought = b""
-        found = Credential.from_bytes(brought)
-        if found is not None:
-            self.write(credential_files(found))
-            os.sync()
-        there = bool(self.text(JOIN_KEY) and self.text(JOIN_CERTIFICATE))
-        if there and brought:  # or what a power cut has left of it
-            _wipe(path)
-        return there
 
     def brought_name(self) -> str:
         """The name that the card's credential gave; empty where it gave none."""
@@ -212,6 +190,13 @@ class Node:
         _, said, _ = self._run(["systemctl", *words], most=65536, limit=60)
         return said.decode("utf-8", "replace").strip()
 
+    def order(self, *command: str) -> None:
+        """Where it does not do it, the journal says so, and the node goes on."""
+        code, _, complaint = self._run(list(command), most=65536, limit=60)
+        if code != 0:
+            why = complaint.strip().splitlines()[-1:]
+            print(": ".join([" ".join(command), *(why or [f"it ends with {code}"])]), flush=True)  # noqa: T201
+
 
 def with_hostname(hosts: str, name: str) -> str:
     """/etc/hosts with 127.0.1.1 as this host: sudo and K3s both look their own name up."""
@@ -269,30 +254,3 @@ def answers(server: str, limit: float = 3.0) -> bool:
             return True
     except (OSError, ValueError):
         return False
-
-
-def credential_files(found: Credential) -> List[Edit]:
-    """Where only root can read it."""
-    files: Mapping[str, Optional[str]] = {
-        JOIN_CERTIFICATE: found.join_certificate,
-        HOST_CERTIFICATE: found.host_certificate,
-        HOST_KEY: found.host_key,
-        JOIN_KEY: found.join_key,
-        NAME: found.name and f"{found.name}\n",
-    }
-    return [
-        Write(path, text.encode("ascii", "replace"), 0o600, secret=True)
-        for path, text in files.items()
-        if text
-    ]
-
-
-def _wipe(path: Path) -> None:
-    """Overwrite in place, then delete. Where the card takes no more writes, the node works all the same."""
-    with contextlib.suppress(OSError):
-        with path.open("r+b") as stream:
-            stream.write(b" " * CREDENTIAL_BYTES)
-            stream.flush()
-            os.fsync(stream.fileno())
-        path.unlink()
-        os.sync()

@@ -28,9 +28,9 @@ from firstboot.contract import (
     NodeConfig,
     known_hosts,
 )
+from firstboot.credential import credential_files
 from firstboot.edits import Edit, Link, Place, Remove, Write
 from firstboot.errors import UserError
-from firstboot.node import credential_files
 from firstboot.snapshot import File, Probe
 
 _UNITS = "/etc/systemd/system"
@@ -103,6 +103,7 @@ def _config(spec: NodeSpec, facts: NodeFacts) -> NodeConfig:
         master=spec.master,
         boot=facts.boot,
         not_before=_not_before(spec, facts),
+        network_manager=facts.network_manager,
     )
 
 

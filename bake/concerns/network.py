@@ -4,51 +4,48 @@ An address that is not wanted any more goes, so that the node asks DHCP again. W
 taken away: it may be the one way to reach the node.
 """
 
-import ipaddress
 import re
-import uuid
 from collections.abc import Iterator
 
 from bake.concerns import Note
 from bake.facts import NodeFacts
 from bake.spec import NodeSpec, StaticAddress, Wifi
+from firstboot.addresses import is_wireless
 from firstboot.edits import Edit, Link, Remove, Write
 from firstboot.errors import UserError
+from firstboot.network import (
+    DHCPCD,
+    NETWORKS,
+    PODS,
+    PROFILES,
+    interface_of,
+    network_unit,
+    profile_addresses,
+    profile_head,
+    wired_profile,
+    with_blocks,
+)
 from firstboot.snapshot import Probe
 
-_DHCPCD = "/etc/dhcpcd.conf"
 _SUPPLICANT = "/etc/wpa_supplicant/wpa_supplicant"
 _RADIOS = "/var/lib/systemd/rfkill/*:wlan"
-_PROFILES = "/etc/NetworkManager/system-connections/k3s-bake-*.nmconnection"
 _NM_STATE = "/var/lib/NetworkManager/NetworkManager.state"
 _NM_IGNORES = "/etc/NetworkManager/conf.d/90-k3s-bake.conf"
 _COUNTRY = "/etc/modprobe.d/k3s-bake-wifi.conf"
-_NETWORKS = "/etc/systemd/network/10-k3s-bake-*.network"
 _WANTS = "/etc/systemd/system/multi-user.target.wants"
 
 PROBES = (
-    Probe(_DHCPCD),
+    Probe(DHCPCD),
     Probe(f"{_SUPPLICANT}.conf"),
     Probe(f"{_SUPPLICANT}-*.conf", "digest"),
     Probe(_RADIOS),
-    Probe(_PROFILES, "digest"),
+    Probe(PROFILES, "digest"),
     Probe(_NM_STATE),
     Probe(_NM_IGNORES),
     Probe(_COUNTRY),
-    Probe(_NETWORKS),
+    Probe(NETWORKS),
     Probe(f"{_WANTS}/wpa_supplicant@*.service"),
 )
-
-_PODS = ("veth*", "cni*", "flannel*")
-"""Interfaces of pods and of K3s's network: not for a DHCP client, which may come down over hundreds."""
-
-_BEGIN, _END = "# k3s-bake: begin", "# k3s-bake: end"
-_BLOCK = re.compile(rf"^{_BEGIN}\n(?:(?!{_BEGIN}$).*\n)*?{_END}(?:\n|\Z)", re.MULTILINE)
-
-_DHCPCD_OWN = re.compile(r"^[ \t]*(interface|ssid|profile)\b", re.MULTILINE)
-
-_UUIDS = uuid.UUID("60fa15b2-7da4-4b31-89cc-5ea8a8c3a9b4")
-"""The name space of our profiles: one name, one UUID, so that a second bake changes nothing."""
 
 
 def wants(spec: NodeSpec, facts: NodeFacts) -> Iterator[Edit | Note]:
@@ -70,43 +67,19 @@ def wants(spec: NodeSpec, facts: NodeFacts) -> Iterator[Edit | Note]:
 
 def secrets(facts: NodeFacts) -> Iterator[str]:
     """The files that hold one now."""
-    yield from facts.found.paths(_PROFILES.replace("*", "wifi"))
+    yield from facts.found.paths(PROFILES.replace("*", "wifi"))
     yield from facts.found.paths(f"{_SUPPLICANT}-*.conf")
     if re.search(r"^\s*(psk|password)=", facts.text(f"{_SUPPLICANT}.conf") or "", re.MULTILINE):
         yield f"{_SUPPLICANT}.conf"  # a stock one holds no network
 
 
 def _dhcpcd(spec: NodeSpec, facts: NodeFacts) -> Iterator[Edit | Note]:
-    text = facts.text(_DHCPCD) or ""
+    text = facts.text(DHCPCD) or ""
     changed = with_blocks(text, spec.address)
     if changed != text:
-        yield facts.rewritten(_DHCPCD, changed)
+        yield facts.rewritten(DHCPCD, changed)
     if spec.wifi:
         yield _secret(f"{_SUPPLICANT}.conf", supplicant_conf(spec.wifi))
-
-
-def with_blocks(conf: str, address: StaticAddress | None) -> str:
-    """dhcpcd.conf with our blocks: pods' interfaces denied, and the address, if there is one, at the end.
-
-    All below an ``interface`` (``ssid``, ``profile``) line is for it alone, so what is for all goes before.
-    """
-    text = _BLOCK.sub("", conf)
-    text += "" if not text or text.endswith("\n") else "\n"
-    own = _DHCPCD_OWN.search(text)
-    at = own.start() if own else len(text)
-    text = text[:at] + _block(f"denyinterfaces {' '.join(_PODS)}") + text[at:]
-    if address is None:
-        return text
-    return text + _block(
-        f"interface {address.interface}",
-        f"static ip_address={address.address}",
-        f"static routers={address.gateway}",
-        *([f"static domain_name_servers={' '.join(address.dns)}"] if address.dns else []),
-    )
-
-
-def _block(*lines: str) -> str:
-    return "".join(f"{line}\n" for line in (_BEGIN, *lines, _END))
 
 
 def supplicant_conf(wifi: Wifi) -> str:
@@ -125,29 +98,29 @@ def supplicant_conf(wifi: Wifi) -> str:
 
 
 def _network_manager(spec: NodeSpec, facts: NodeFacts) -> Iterator[Edit | Note]:
-    ignored = ";".join(f"interface-name:{name}" for name in _PODS)
+    ignored = ";".join(f"interface-name:{name}" for name in PODS)
     yield Write(_NM_IGNORES, f"# Written by k3s-bake.\n[keyfile]\nunmanaged-devices={ignored}\n".encode())
     wifi, address = spec.wifi, spec.address
-    wireless = address is not None and _is_wireless(address.interface)
+    wireless = address is not None and is_wireless(address.interface)
     if address and wireless and not wifi:
         raise UserError(
             f"NetworkManager keeps the address of {address.interface} with its Wi-Fi, and none is given",
             "Give the Wi-Fi too: --wifi-ssid, --wifi-country.",
         )
-    kept = {_PROFILES.replace("*", "wifi")}
+    kept = {PROFILES.replace("*", "wifi")}
     if wifi:
         text = wifi_profile(wifi, address if wireless else None)
-        yield _secret(_PROFILES.replace("*", "wifi"), text)
+        yield _secret(PROFILES.replace("*", "wifi"), text)
         # NetworkManager sets no country; the kernel's module takes it, as it would from cmdline.txt.
         yield Write(_COUNTRY, f"options cfg80211 ieee80211_regdom={wifi.country}\n".encode())
         state = facts.text(_NM_STATE) or ""
         if "WirelessEnabled=false" in state:  # as Raspberry Pi OS is shipped from Bookworm on
             yield facts.rewritten(_NM_STATE, state.replace("WirelessEnabled=false", "WirelessEnabled=true"))
     if address and not wireless:
-        path = _PROFILES.replace("*", address.interface)
+        path = PROFILES.replace("*", address.interface)
         yield Write(path, wired_profile(address).encode(), 0o600)
         kept.add(path)
-    yield from (Remove(path) for path in facts.found.paths(_PROFILES) if path not in kept)
+    yield from (Remove(path) for path in facts.found.paths(PROFILES) if path not in kept)
 
 
 def wifi_profile(wifi: Wifi, address: StaticAddress | None) -> str:
@@ -158,35 +131,10 @@ def wifi_profile(wifi: Wifi, address: StaticAddress | None) -> str:
     psk = wifi.psk.replace("\\", "\\\\").replace(" ", "\\s")
     interface = f"interface-name={address.interface}\n" if address else ""
     return (
-        f"{_profile_head('wifi')}type=wifi\n{interface}\n"
+        f"{profile_head('wifi')}type=wifi\n{interface}\n"
         f"[wifi]\nmode=infrastructure\nssid={ssid}\n\n"
         f"[wifi-security]\nkey-mgmt=wpa-psk\npsk={psk}\n\n"
-        f"{_profile_addresses(address)}"
-    )
-
-
-def wired_profile(address: StaticAddress) -> str:
-    """A keyfile of NetworkManager that wins over what the image brought for the same interface."""
-    return (
-        f"{_profile_head(address.interface)}type=ethernet\ninterface-name={address.interface}\n"
-        f"autoconnect-priority=10\n\n{_profile_addresses(address)}"
-    )
-
-
-def _profile_head(name: str) -> str:
-    return f"[connection]\nid=k3s-bake-{name}\nuuid={uuid.uuid5(_UUIDS, name)}\n"
-
-
-def _profile_addresses(address: StaticAddress | None) -> str:
-    if address is None:
-        return "[ipv4]\nmethod=auto\n\n[ipv6]\nmethod=auto\n"
-    dns = {4: "", 6: ""}
-    for server in address.dns:
-        dns[ipaddress.ip_address(server).version] += f"{server};"
-    lines = {version: f"dns={servers}\n" if servers else "" for version, servers in dns.items()}
-    return (
-        f"[ipv4]\nmethod=manual\naddress1={address.address},{address.gateway}\n{lines[4]}\n"
-        f"[ipv6]\nmethod=auto\n{lines[6]}"
+        f"{profile_addresses(address)}"
     )
 
 
@@ -194,7 +142,7 @@ def _networkd(spec: NodeSpec, facts: NodeFacts) -> Iterator[Edit | Note]:
     wifi, address = spec.wifi, spec.address
     networks: dict[str, StaticAddress | None] = {}
     if wifi:
-        interface = address.interface if address and _is_wireless(address.interface) else "wlan0"
+        interface = address.interface if address and is_wireless(address.interface) else "wlan0"
         networks[interface] = None
         yield _secret(f"{_SUPPLICANT}-{interface}.conf", supplicant_conf(wifi))
         unit = "/lib/systemd/system/wpa_supplicant@.service"
@@ -202,25 +150,11 @@ def _networkd(spec: NodeSpec, facts: NodeFacts) -> Iterator[Edit | Note]:
     if address:
         networks[address.interface] = address
     for interface, given in networks.items():
-        yield Write(_NETWORKS.replace("*", interface), network_unit(interface, given).encode())
-    before, _, after = _NETWORKS.partition("*")
-    for path in facts.found.paths(_NETWORKS):
-        interface = path.removeprefix(before).removesuffix(after)
-        if interface not in networks and not _is_wireless(interface):
+        yield Write(NETWORKS.replace("*", interface), network_unit(interface, given).encode())
+    for path in facts.found.paths(NETWORKS):
+        interface = interface_of(path)
+        if interface not in networks and not is_wireless(interface):
             yield Remove(path)
-
-
-def network_unit(interface: str, address: StaticAddress | None) -> str:
-    """A .network file of systemd-networkd; without an address, for DHCP."""
-    head = f"# Written by k3s-bake.\n[Match]\nName={interface}\n\n[Network]\n"
-    if address is None:
-        return f"{head}DHCP=yes\n"
-    dns = "".join(f"DNS={server}\n" for server in address.dns)
-    return f"{head}Address={address.address}\nGateway={address.gateway}\n{dns}"
-
-
-def _is_wireless(interface: str) -> bool:
-    return interface.startswith("wl")  # systemd.net-naming-scheme(7), and wlan0 before it
 
 
 def _radio(facts: NodeFacts) -> Iterator[Edit | Note]:

@@ -18,6 +18,7 @@ from firstboot.contract import (
     STATUS_BYTES,
     Credential,
 )
+from firstboot.credential import credential_files
 from firstboot.edits import Link, Place, Remove, Write
 from firstboot.errors import UserError
 
@@ -67,6 +68,24 @@ def test_a_master_leads_unless_it_is_to_join(pi: Pi) -> None:
         config = edits(pi, master(first_boot=AGENT, credential=BROUGHT, join=join))[CONFIG]
         assert isinstance(config, Write)
         assert json.loads(config.content)["joins"] is join
+
+
+def test_the_agent_is_told_what_sets_addresses(pi: Pi) -> None:
+    def told() -> object:
+        config = edits(pi, worker(first_boot=AGENT))[CONFIG]
+        assert isinstance(config, Write)
+        return json.loads(config.content)["network_manager"]
+
+    assert told() == "dhcpcd"
+    pi.remove_package("dhcpcd5")
+    assert told() is None
+    pi.install(**{"network-manager": "1.42.4-1"})
+    assert told() == "NetworkManager"
+
+
+def test_the_address_of_a_card_is_no_part_of_an_adopted_machine(pi: Pi) -> None:
+    addressed = replace(BROUGHT, address="10.0.0.3/24", gateway="10.0.0.1")
+    assert credential_files(addressed) == credential_files(BROUGHT)
 
 
 def test_no_secret_is_in_what_is_told(pi: Pi) -> None:

@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from raspbian import Pi, worker
 
-from bake.concerns.network import supplicant_conf, wifi_profile, wired_profile, with_blocks
+from bake.concerns.network import supplicant_conf, wifi_profile
 from bake.spec import NodeSpec, StaticAddress, Wifi
 from firstboot.edits import Link, Remove, Write
 from firstboot.errors import UserError
+from firstboot.network import wired_profile, with_blocks
 
 pytestmark = pytest.mark.unit
 

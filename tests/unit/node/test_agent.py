@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,12 +25,14 @@ from firstboot.contract import (
     Credential,
     NodeConfig,
 )
+from firstboot.network import DHCPCD
 from firstboot.node import Node
 from firstboot.token import NotAnswered
 
 pytestmark = pytest.mark.unit
 
 WORKER = NodeConfig("home", "worker")
+BROUGHT = Credential(None, "join key\n", "join certificate\n", "host key\n", "host certificate\n")
 CA = "a" * 64
 SECRET = "s3cret-of-agents"
 MASTER = Announcement("home", "master", "home-master", "joined", addr="10.0.0.2", serial="aa", since=7)
@@ -54,6 +57,7 @@ class World:
         self.refusal: dict[str, str] = {}
         self.started: list[str] = []
         self.enabled = False
+        self.is_network_told = False
         self.said: list[Announcement] = []
         self.asked: list[tuple[str, str, dict[str, str]]] = []
         self.end: Callable[[], bool] = lambda: self.phase == ("joined", "")
@@ -61,8 +65,7 @@ class World:
         (root / "boot/k3s-bake").mkdir(parents=True)
         (root / "etc").mkdir()
         (root / "boot" / STATUS).write_bytes(b" " * (STATUS_BYTES - 1) + b"\n")
-        brought = Credential(None, "join key\n", "join certificate\n", "host key\n", "host certificate\n")
-        (root / "boot" / CREDENTIAL).write_bytes(brought.to_bytes())
+        (root / "boot" / CREDENTIAL).write_bytes(BROUGHT.to_bytes())
 
     @property
     def phase(self) -> tuple[str, str]:
@@ -77,6 +80,7 @@ class World:
         self.enabled = self.enabled or command[:2] == ["systemctl", "enable"]
         if command[:2] == ["systemctl", "start"]:
             self.started.append(command[-1])
+        self.is_network_told = self.is_network_told or command == ["systemctl", "start", "dhcpcd"]
         if command[0].endswith("k3s"):
             return 0, b"k3s version v1.34.9+k3s1 (stand-in)\n", ""
         return 0, b"active\n" if command[1:2] == ["is-active"] and self.started else b"", ""
@@ -108,6 +112,7 @@ class World:
     def power_on(self, config: NodeConfig = WORKER) -> Agent:
         """Until ``end`` holds, or the power is cut."""
         self.started.clear()
+        self.is_network_told = False
         made = Agent(Node(str(self.root), self.run), config)
         try:
             made.run()
@@ -322,19 +327,25 @@ def test_power_cut_at_every_step_that_reaches_the_disk(
 ) -> None:
     supply = Supply(monkeypatch)
     cuts, names = 0, set()
+    config = replace(WORKER, network_manager="dhcpcd")
+    brought = replace(BROUGHT, address="10.0.0.7/24", gateway="10.0.0.1")
     while True:
         world.__init__(tmp_path_factory.mktemp("card"))  # type: ignore[misc]
+        (world.root / "boot" / CREDENTIAL).write_bytes(brought.to_bytes())
         supply.left = cuts
         try:
-            world.power_on()
+            world.power_on(config)
         except PowerCut:
             cuts += 1
         else:
             break
         finally:
             supply.left = 1 << 30
-        world.power_on()
+        is_up_by_itself = (world.root / DHCPCD[1:]).exists()
+        world.power_on(config)
         check_whole(world)
+        assert "static ip_address=10.0.0.7/24\n" in world.text(DHCPCD)
+        assert is_up_by_itself or world.is_network_told
         names.add(world.said[-1].name)
     assert cuts > 100
     assert names == {"home-b2c3d4"}

@@ -10,15 +10,10 @@ from hypothesis import strategies as st
 
 from firstboot import board, node
 from firstboot.contract import (
-    CREDENTIAL,
-    HOST_KEY,
-    JOIN_CERTIFICATE,
-    JOIN_KEY,
     K3S_AGENT_TOKEN,
     K3S_CONFIG,
     K3S_PASSWORD,
     K3S_TOKEN,
-    Credential,
     NodeConfig,
 )
 from firstboot.edits import Write
@@ -29,7 +24,6 @@ pytestmark = pytest.mark.unit
 
 CA = "a" * 64
 GRANT = Grant(f"K10{CA}::node:s3cret", "https://10.0.0.2:6443", CA, "v1.34.9+k3s1", 1_700_000_000)
-BROUGHT = Credential("pi-7", "join key\n", "join certificate\n", "host key\n", "host certificate\n")
 
 
 class Root:
@@ -40,7 +34,6 @@ class Root:
         self.asked: list[list[str]] = []
         self.answers: dict[str, bytes] = {}
         self.node = Node(str(path), self.run)
-        (path / "boot/k3s-bake").mkdir(parents=True)
 
     def run(self, command: list[str], **_: object) -> tuple[int, bytes, str]:
         self.asked.append(command)
@@ -49,45 +42,10 @@ class Root:
     def at(self, path: str) -> Path:
         return self.path / path.lstrip("/")
 
-    @property
-    def credential(self) -> Path:
-        return self.path / "boot" / CREDENTIAL
-
 
 @pytest.fixture
 def root(tmp_path: Path) -> Root:
     return Root(tmp_path)
-
-
-def test_the_credential_moves_to_where_only_root_reads_it(root: Root) -> None:
-    root.credential.write_bytes(BROUGHT.to_bytes())
-    with root.credential.open("rb") as on_the_card:
-        assert root.node.take_credential("/boot")
-        assert on_the_card.read().strip() == b"", "what was on the card is overwritten, not only deleted"
-    assert not root.credential.exists()
-    for path in (JOIN_KEY, JOIN_CERTIFICATE, HOST_KEY):
-        assert root.at(path).stat().st_mode & 0o777 == 0o600
-    assert root.at(JOIN_KEY).read_text() == "join key\n"
-    assert root.node.brought_name() == "pi-7"
-    assert root.node.take_credential("/boot"), "and at the next boot it is there"
-
-
-@pytest.mark.parametrize("left", [b"", b" " * 8191 + b"\n", b"{half", BROUGHT.to_bytes()[:50]])
-def test_no_credential_is_waited_for_and_left_alone(root: Root, left: bytes) -> None:
-    root.credential.write_bytes(left)
-    assert not root.node.take_credential("/boot")
-    assert root.credential.read_bytes() == left
-    root.credential.unlink()
-    assert not root.node.take_credential("/boot")
-
-
-def test_what_a_power_cut_left_of_the_wiping_is_wiped(root: Root) -> None:
-    root.credential.write_bytes(BROUGHT.to_bytes())
-    root.node.take_credential("/boot")
-    root.credential.write_bytes(b" " * 50 + BROUGHT.to_bytes()[50:])
-    assert root.node.take_credential("/boot")
-    assert not root.credential.exists()
-    assert root.at(JOIN_KEY).read_text() == "join key\n"
 
 
 def test_what_k3s_needs_to_join(root: Root) -> None:
@@ -213,6 +171,15 @@ def test_what_systemd_and_the_journal_are_asked(root: Root) -> None:
     assert root.node.k3s_version() == "v1.34.9+k3s1"
 
 
+def test_what_is_not_done_is_in_the_journal(capsys: pytest.CaptureFixture[str]) -> None:
+    def run(command: list[str], **_: object) -> tuple[int, bytes, str]:
+        return {"good": (0, b"", "all well"), "bad": (4, b"", "one\ntwo\n"), "mute": (4, b"", "")}[command[0]]
+
+    for command in ("good", "bad", "mute"):
+        Node("/nonexistent", run).order(command, "dhcpcd")
+    assert capsys.readouterr().out == "bad dhcpcd: two\nmute dhcpcd: it ends with 4\n"
+
+
 @given(st.dictionaries(st.from_regex("[a-z][a-z-]{0,20}", fullmatch=True), st.text()))
 def test_other_keys_stay(keys: dict[str, str]) -> None:
     kept = {key: value for key, value in keys.items() if key not in ("server", "with-node-id")}
@@ -256,7 +223,9 @@ def test_names() -> None:
     worker, serial = NodeConfig("home", "worker"), "10000000a1b2c3d4"
     assert board.name_of(worker, "", serial) == "home-b2c3d4"
     assert board.name_of(worker, "pi-7", serial) == "pi-7"
-    assert board.name_of(NodeConfig("home", "worker", name="pi-1"), "pi-7", serial) == "pi-1"
+    named = NodeConfig("home", "worker", name="pi-1")
+    assert board.name_of(named, "", serial) == "pi-1"
+    assert board.name_of(named, "pi-7", serial) == "pi-7", "the card's own is the later word"
     assert board.name_of(NodeConfig("home", "master", joins=False), "", serial) == "home-master"
     assert board.name_of(NodeConfig("home", "master"), "", serial) == "home-b2c3d4"
 
