@@ -1,7 +1,7 @@
 """From an image and the cards that a person named to cards that are written, each with a receipt."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,8 @@ def write(order_: Order, chosen: Sequence[Judged]) -> list[Result]:
     with ExitStack() as stack:
         targets, files = _opened(order_, chosen, stack)
         jobs = [Job(targets[path], stamp) for path, stamp in zip(order_.paths, _stamps(order_), strict=True)]
-        with Flash(order_.source, jobs) as flash:
+        # Of Ctrl-C the cards that are not done tell themselves, and the others have receipts.
+        with suppress(KeyboardInterrupt), Flash(order_.source, jobs) as flash:
             cards_table.follow(flash, order_.names, order_.source.to_write)
         devices = {one.device.number: one for one in chosen}
         results = []

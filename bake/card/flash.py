@@ -15,6 +15,12 @@ _PATIENCE = 20.0
 """Seconds that a card may take to end what it is at when all are to stop: a slow one needs one."""
 
 
+class Interrupted(WorkFailed):
+    """By a person, before the card was whole."""
+
+    exit_code = 130  # 128 + SIGINT, as shells say it
+
+
 @dataclass
 class Job:
     """A card to be, and how it came along."""
@@ -77,7 +83,7 @@ class Flash:
             if job.target.is_block:
                 job.table_read = job.target.reread_table()
         except Stopped:
-            job.error = WorkFailed("interrupted before it was whole", "Run it again: the card boots nothing.")
+            job.error = Interrupted("interrupted before it was whole", "Nothing boots from it: run it again.")
         except UserError as error:
             job.error = error
         except Exception as error:  # noqa: BLE001 (a mistake of ours with one card stops no other)

@@ -27,7 +27,8 @@ def opened(paths: Sequence[Path], sudo: Sequence[str] = SUDO) -> Iterator[list[T
     targets: list[Target] = []
     try:
         try:
-            targets += [Target(_open(path), path) for path in paths]
+            for path in paths:
+                targets.append(Target(_open(path), path))
             yield targets
         except _NotAllowedError as error:
             for target in targets:
@@ -71,9 +72,10 @@ def _by_sudo(paths: Sequence[Path], sudo: Sequence[str], first: Path) -> Iterato
         helper = process.attached(*command, f"{folder}/socket", *map(str, paths))
         try:
             with _answered(listener, helper, first) as other:
-                handles = []
+                handles: list[int] = []
                 try:
-                    handles += [_received(other, path) for path in paths]
+                    for path in paths:
+                        handles.append(_received(other, path))
                 except BaseException:
                     for handle in handles:
                         os.close(handle)

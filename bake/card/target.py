@@ -79,7 +79,7 @@ class Target:
             os.fdatasync(self.handle)
             os.posix_fadvise(self.handle, 0, 0, os.POSIX_FADV_DONTNEED)
         except OSError as error:
-            raise _failed("write", None, error) from error
+            raise failure("write", None, error) from error
 
     def reread_table(self) -> bool:
         """Whether the kernel has taken the new partitions: as root, and where nobody else looks at it."""
@@ -103,9 +103,9 @@ class Target:
             except OSError as error:
                 if error.errno == errno.EINVAL and self._leave_direct():
                     continue
-                raise _failed(verb, at + done, error) from error
+                raise failure(verb, at + done, error) from error
             if count <= 0:
-                raise _failed(verb, at + done, OSError(errno.EIO, "it ends there"))
+                raise failure(verb, at + done, OSError(errno.EIO, "it ends there"))
             done += count
 
     def _leave_direct(self) -> bool:
@@ -117,7 +117,8 @@ class Target:
         return True
 
 
-def _failed(verb: str, at: int | None, error: OSError) -> CardFailed:
+def failure(verb: str, at: int | None, error: OSError) -> CardFailed:
+    """In words, with what a person can try: is it the card, or its reader?"""
     where = "" if at is None else f" at byte {at}"
     if error.errno in _GONE:
         hint = "It was pulled out, or its reader or cable fails: plug it in again, try another reader."

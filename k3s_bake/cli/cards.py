@@ -9,8 +9,11 @@ import click
 from rich.live import Live
 from rich.table import Table
 
-from bake.card import found
+from bake import cache
+from bake.card import found, receipt
 from bake.card.devices import Device, Judged, Verdict
+from bake.card.receipt import Receipt
+from firstboot.errors import UserError
 from k3s_bake import report
 
 _COLOURS = {Verdict.CARD: "green", Verdict.DOUBTFUL: "yellow", Verdict.REFUSED: "dim"}
@@ -19,8 +22,9 @@ _ORDER = list(Verdict)
 
 @click.command()
 @click.option("--watch", is_flag=True, help="Go on until Ctrl-C, while cards come and go.")
+@click.option("--history", is_flag=True, help="What was written to which card instead, the last one last.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
-def cards(watch: bool, as_json: bool) -> None:
+def cards(watch: bool, history: bool, as_json: bool) -> None:
     """List the devices that could be written, and why the others are none. Writes nothing.
 
     Refused is what is mounted, swapped to, write-protected, or what the system stands on in any way. Doubtful
@@ -30,8 +34,14 @@ def cards(watch: bool, as_json: bool) -> None:
     Examples:
       k3s-bake cards
       k3s-bake cards --watch
+      k3s-bake cards --history
       k3s-bake cards --json | jq -r '.[] | select(.verdict == "card") | .path'
     """
+    if watch and (history or as_json):
+        raise UserError("--watch goes with neither --history nor --json", "Leave one of them out.")
+    if history:
+        _show_history(receipt.history(cache.home()), as_json)
+        return
     if watch:
         _watch()
         return
@@ -40,6 +50,18 @@ def cards(watch: bool, as_json: bool) -> None:
         click.echo(json.dumps([_data(one) for one in judged], indent=2))
         return
     report.console().print(_table(judged))
+
+
+def _show_history(receipts: Sequence[Receipt], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps([asdict(one) for one in receipts], indent=2))
+        return
+    made = report.table("written", "name", "role", "cluster", "card", "image", "certificate")
+    for one in receipts:
+        card = " ".join(filter(None, [one.model, one.serial])) or one.device
+        cells = (one.written, one.name, one.role, one.cluster, card, one.image, one.certificate or "")
+        made.add_row(*map(report.shown, cells))
+    report.console().print(made if receipts else "No card was written from here yet.")
 
 
 def _watch() -> None:

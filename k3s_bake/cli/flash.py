@@ -13,6 +13,7 @@ import click
 from bake import cache
 from bake.card import choice, order, receipt
 from bake.card.devices import Judged, Verdict
+from bake.card.flash import Interrupted
 from bake.card.source import Source
 from firstboot.errors import UserError
 from k3s_bake import flashing, report
@@ -99,7 +100,8 @@ def flash(
     _ask(wanted, chosen, yes)
     results = flashing.write(wanted, chosen)
     _show(results, wanted, labels, as_json)
-    return 1 if any(result.error for result in results) else 0
+    codes = [result.error.exit_code for result in results if result.error]
+    return max(codes, default=0) if Interrupted.exit_code in codes else min(1, len(codes))
 
 
 def _refuse_root() -> None:
