@@ -14,7 +14,7 @@ comma := ,
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=http_proxy$(comma)https_proxy$(comma)no_proxy)
 BIN := .venv/bin
 
-.PHONY: help setup packages demo demo-adopt test lint bench bench-join bench-adopt
+.PHONY: help setup packages demo demo-adopt test lint bench bench-join bench-adopt bench-flash
 
 help:
 	@echo 'make setup   install what is missing (apt, .venv); ENGINE=e2fs goes without libguestfs'
@@ -25,6 +25,7 @@ help:
 	@echo 'make lint    ruff and mypy'
 	@echo 'make bench   compare with virt-customize and with copying; ARGS=--quick with copying alone'
 	@echo 'make bench-adopt  compare with Ansible, on fifty machines in namespaces; as root'
+	@echo 'make bench-flash   compare with dd and bmaptool, on loop devices; as root'
 	@echo 'make bench-join   how soon workers join, on hosts in namespaces; as root'
 
 setup: packages .venv/ready
@@ -69,6 +70,9 @@ bench: setup
 
 bench-adopt: setup
 	$(BIN)/python -m bench.adopt $(ARGS)
+
+bench-flash: setup
+	$(BIN)/python -m bench.flash $(ARGS)
 
 bench-join: setup
 	$(BIN)/python -m bench.join $(ARGS)

@@ -59,7 +59,8 @@ def read_disk(image: Path) -> Disk:
     Raises UserError for what is no such image, naming what it is as far as that can be seen.
     """
     refuse_path(image)
-    size = image.stat().st_size
+    with image.open("rb") as stream:
+        size = stream.seek(0, os.SEEK_END)  # of a device, too
     table = _table(image)
     partitions = [_partition(image, entry) for entry in table.get("partitions", ())]
     for part in partitions:

@@ -143,7 +143,7 @@ class _Maker:
 
     def image(self, job: Job, draft: Draft) -> Baked:
         """One node's own image, from the common part in its draft to its place."""
-        todo, placed = self._edit(job, draft.image)
+        todo, placed, found = self._edit(job, draft.image)
         block_map = self._check(draft, placed)
         timings, self._timings = self._timings, Timings()
         grown = draft.image.stat().st_size - job.base.path.stat().st_size
@@ -153,7 +153,7 @@ class _Maker:
                 base={"name": job.base.name, "source": job.base.source, "sha256": self._base_sha256.result()},
                 spec=job.spec,
                 todo=todo,
-                card=stamp.record(draft.image, self._layout.boot.start, job.spec),
+                card=stamp.record(draft.image, self._layout.boot.start, found),
                 grown=grown,
                 seconds=timings.rounded(),
             ),
@@ -163,8 +163,8 @@ class _Maker:
             job.output, manifest_path(job.output), bmap_path(job.output), todo, grown, timings.seconds
         )
 
-    def _edit(self, job: Job, image: Path) -> tuple[Plan, dict[str, str]]:
-        """The plan that was carried out, and the sha256 of each large file by its path."""
+    def _edit(self, job: Job, image: Path) -> tuple[Plan, dict[str, str], Snapshot]:
+        """The plan that was carried out, the sha256 of each large file by its path, and what is there now."""
         span = self._timings.span
         with ExitStack() as stack:
             with self._task("open", "opening the image"):
@@ -189,7 +189,7 @@ class _Maker:
                 found = tree.read(PROBES, placed)
             with span("plan"):
                 _refuse_leftovers(job.spec, found)
-        return todo, placed
+        return todo, placed, found
 
     def _check(self, draft: Draft, placed: Mapping[str, str]) -> str:
         """The block map. All at once: each part reads what the last one has just brought to memory."""

@@ -26,6 +26,18 @@ def copy_sparsely(source: Path, target: Path, done: Callable[[int], None]) -> No
             done(size)
 
 
+def copy_device(source: Path, target: Path, size: int, done: Callable[[int], None]) -> None:
+    """The first ``size`` bytes of a block device to a new file, in which runs of zeros become holes."""
+    zeros = bytes(_STEP)
+    with source.open("rb", buffering=0) as reading, target.open("xb") as writing:
+        writing.truncate(size)
+        for at in range(0, size, _STEP):
+            piece = os.pread(reading.fileno(), min(_STEP, size - at), at)
+            if piece != zeros[: len(piece)]:
+                os.pwrite(writing.fileno(), piece, at)
+            done(len(piece))
+
+
 def copy_out(image: Path, start: int, size: int, target: Path) -> None:
     """Part of an image as a file of its own; holes stay holes. Bytes, both."""
     with image.open("rb") as reading, target.open("wb") as writing:

@@ -11,8 +11,8 @@ from functools import partial
 from bake.card.source import PIECE, Source
 from bake.card.target import buffer
 
-_BUFFERS = 8
-"""Of PIECE bytes each: 32 MiB for all cards together."""
+_FEW, _MANY = 3, 8
+"""Buffers of PIECE bytes: for one card, where they stay in the processor's cache, and for all of several."""
 
 
 class Stopped(Exception):
@@ -22,11 +22,11 @@ class Stopped(Exception):
 class Feed:
     """``run`` reads, in a thread of its own, as long as a card is fed by it; each card takes ``pieces``."""
 
-    def __init__(self, source: Source, cards: int, stop: threading.Event, buffers: int = _BUFFERS) -> None:
+    def __init__(self, source: Source, cards: int, stop: threading.Event) -> None:
         self._source = source
         self._stop = stop
         self._changed = threading.Condition()
-        self._free = [buffer(PIECE) for _ in range(buffers)]
+        self._free = [buffer(PIECE) for _ in range(_FEW if cards == 1 else _MANY)]
         self._held: deque[tuple[int, memoryview, memoryview]] = deque()
         """Where it goes, the piece, and the buffer that it lies in; ascending."""
         self._oldest = 0

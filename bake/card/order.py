@@ -26,10 +26,15 @@ def stampable(source: Source) -> Stampable | None:
     return stamp.of_image(source.path)
 
 
-def require(found: Stampable | None, source: Source) -> Stampable:
+def require(found: Stampable | None, source: Source, *, address: bool) -> None:
+    """UserError where its cards cannot be told a name, or an address."""
     if found is None:
         raise UserError(f"{source.path} has no place for a card's own name and credential", _PLAIN)
-    return found
+    if address and not found.addressed:
+        raise UserError(
+            f"the agent in {source.path} sets no address that its card brings along",
+            "Bake it again, with a base that has dhcpcd, NetworkManager or systemd-networkd.",
+        )
 
 
 def names(

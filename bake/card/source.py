@@ -1,6 +1,7 @@
-"""An image as it is read to be written: raw or packed, in pieces, hashed on the way.
+"""An image as it is read to be written, raw or packed, in pieces; and what was written, held against it.
 
-Where a block map is beside it only what the map names is read, and must have the sums that it gives.
+Where a block map is beside it only what the map names is read, and must have the sums that it gives. A raw
+image without one is not hashed while it is written, which would take longer than a fast card, but compared.
 """
 
 import hashlib
@@ -95,17 +96,52 @@ class Source:
                 got = read(span.at, piece)
                 if got < span.size and self.size is not None:
                     raise self._changed()
-                digest.update(piece[:got])
-                if span.last or got < span.size:
-                    self._settle(span.part, digest.hexdigest())
-                    digest = hashlib.sha256()
+                if self._is_hashed:
+                    digest.update(piece[:got])
+                    if span.last or got < span.size:
+                        self._settle(span.part, digest.hexdigest())
+                        digest = hashlib.sha256()
                 if got and span.number >= first:
                     yield span.at, piece[:got]
                 if got < span.size:
                     self.size = span.at + got
                     break
+        self.check_unchanged()
+
+    @property
+    def _is_hashed(self) -> bool:
+        return self.map is not None or self.packed is not None
+
+    def check_unchanged(self) -> None:
+        """WorkFailed where it is not the file any more that it was at first."""
         if _identity(self.path) != self._identity:
             raise self._changed()
+
+    @contextmanager
+    def check(self) -> Iterator[Callable[[Span, memoryview], bool]]:
+        """Whether each piece that was read back, in their order, may be what was read here: of a part with a
+        hash its last piece tells. Good once all was read."""
+        digest, own = hashlib.sha256(), bytearray(PIECE)
+
+        def by_hash(span: Span, piece: memoryview) -> bool:
+            nonlocal digest
+            digest.update(piece)
+            if not span.last:
+                return True
+            found, digest = digest.hexdigest(), hashlib.sha256()
+            return found == self.digests[span.part]
+
+        with self.path.open("rb", buffering=0) as stream:
+
+            def by_comparison(span: Span, piece: memoryview) -> bool:
+                size = _read(stream.fileno(), span.at, memoryview(own)[: span.size])
+                mine = own if size == len(own) else own[:size]
+                if span.part not in self.digests:
+                    self.digests[span.part] = hashlib.sha256(mine).hexdigest()
+                return mine == piece  # bytearray compares at memory's speed, memoryview byte by byte
+
+            yield by_hash if self._is_hashed else by_comparison
+        self.check_unchanged()
 
     def _parts(self) -> Iterator[bmap.Range]:
         if self.map:

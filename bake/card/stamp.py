@@ -13,7 +13,6 @@ from typing import Any, Self
 from bake import disk
 from bake.card.target import Target
 from bake.fat_layout import Place, places
-from bake.spec import NodeSpec, Role
 from firstboot.contract import (
     CONFIG,
     CREDENTIAL,
@@ -21,9 +20,9 @@ from firstboot.contract import (
     KNOWN_HOSTS,
     Credential,
     NodeConfig,
-    known_hosts,
 )
 from firstboot.errors import UserError, WorkFailed
+from firstboot.snapshot import Snapshot
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,8 @@ class Stampable:
     """False: a master that starts the cluster."""
     name: str | None
     """What it was baked to be called."""
+    addressed: bool
+    """Whether its agent can set an address that a card brings along."""
     known_hosts: str
     """By what its nodes know their masters: of one authority alone."""
     credential: tuple[Place, ...]
@@ -56,14 +57,11 @@ class Stampable:
         return made
 
 
-def record(image: Path, boot: int, spec: NodeSpec) -> dict[str, Any] | None:
-    """For a manifest. ``boot`` is the first byte of its FAT. None: it has no agent."""
-    if spec.first_boot is None:
-        return None
-    joins = spec.role is Role.WORKER or spec.join
-    known = known_hosts(spec.cluster, spec.first_boot.authority)
-    where = places(image, boot, CREDENTIAL, CREDENTIAL_BYTES)
-    return asdict(Stampable(spec.cluster, spec.role.value, joins, spec.name, known, tuple(where)))
+def record(image: Path, boot: int, found: Snapshot) -> dict[str, Any] | None:
+    """For the manifest of an image with these files. ``boot`` is the first byte of its FAT. None: it has no
+    agent, or its credential is used up."""
+    made = _stampable(image, boot, found.text(CONFIG) or "", found.text(KNOWN_HOSTS) or "")
+    return asdict(made) if made else None
 
 
 def of_image(image: Path) -> Stampable | None:
@@ -72,22 +70,24 @@ def of_image(image: Path) -> Stampable | None:
     UserError for what is no card image at all.
     """
     layout = disk.read_disk(image)
-    config, known = (
-        b"".join(disk.content(image, layout.root, path)).decode("utf-8", "replace")
-        for path in (CONFIG, KNOWN_HOSTS)
-    )
+    texts = (b"".join(disk.content(image, layout.root, path)) for path in (CONFIG, KNOWN_HOSTS))
+    return _stampable(image, layout.boot.start, *(text.decode("utf-8", "replace") for text in texts))
+
+
+def _stampable(image: Path, boot: int, config: str, known: str) -> Stampable | None:
     if not config:
         return None
     try:
         node = NodeConfig.from_json(config)
-        where = places(image, layout.boot.start, CREDENTIAL, CREDENTIAL_BYTES)
+        where = places(image, boot, CREDENTIAL, CREDENTIAL_BYTES)
     except (UserError, WorkFailed):
         return None
     with image.open("rb") as stream:
         area = b"".join(os.pread(stream.fileno(), size, at) for at, size in where)
     if area.strip(b"\0 \n") and Credential.from_bytes(area) is None:
         return None
-    return Stampable(node.cluster, node.role, node.joins, node.name, known, tuple(where))
+    addressed = node.network_manager is not None
+    return Stampable(node.cluster, node.role, node.joins, node.name, addressed, known, tuple(where))
 
 
 def of_manifest(path: Path) -> Stampable | None:

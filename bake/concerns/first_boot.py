@@ -82,6 +82,8 @@ def _card(spec: NodeSpec, facts: NodeFacts) -> Iterator[Edit | Note]:
     if not _is_full_sized(facts, status, STATUS_BYTES):
         yield Write(status, b" " * (STATUS_BYTES - 1) + b"\n")
     if facts.live:
+        if spec.name:  # of one that its card brought along it is the later word
+            yield Remove(NAME)
         yield from credential_files(spec.credential or Credential())  # nothing, of a stand-in
     elif facts.exists(JOIN_KEY):
         yield Note(f"{JOIN_KEY} is there: this system has booted and keeps the credential that it has")

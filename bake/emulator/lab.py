@@ -18,7 +18,7 @@ from bake.emulator.link import Router, Switch
 from bake.emulator.machine import Machine, Told
 from bake.process import require
 from bake.progress import Progress, Silent
-from bake.sparse import copy_sparsely, used
+from bake.sparse import copy_device, copy_sparsely, used
 from firstboot.errors import UserError
 
 TOOLS = ("qemu-system-arm", "setpriv", "sfdisk", "blkid", "debugfs", "mtype")
@@ -44,7 +44,7 @@ def check_images(images: Sequence[Path]) -> None:
     """UserError for what is no image of a card that boots here."""
     require(*TOOLS)
     for image in images:
-        if not image.is_file():
+        if not (image.is_file() or image.is_block_device()):
             what = "is not a file" if image.exists() else "does not exist"
             raise UserError(f"{image} {what}", "'k3s-bake image' makes images to boot.")
         arch = disk.architecture(image, disk.read_disk(image).root)
@@ -96,7 +96,7 @@ class Lab:
     def __enter__(self) -> "Lab":
         with self._stack:
             folder = Path(self._stack.enter_context(_temporary()))
-            _require_room(folder, sum(map(used, self._images.values())) + _SLACK)
+            _require_room(folder, sum(map(_size, self._images.values())) + _SLACK)
             self._stack.callback(self.switch.close)
             for at, name in enumerate(self._images):
                 self.machines[name] = self._machine(at, name, folder)
@@ -121,9 +121,12 @@ class Lab:
 
     def _machine(self, at: int, name: str, folder: Path) -> Machine:
         image, card = self._images[name], folder / f"{at}.img"
-        size = image.stat().st_size
+        size = image.stat().st_size or _size(image)
         with self._progress.task(f"copying {name}", size) as advance:
-            copy_sparsely(image, card, advance)
+            if image.is_block_device():
+                copy_device(image, card, size, advance)
+            else:
+                copy_sparsely(image, card, advance)
         card.chmod(0o600)  # it may hold a credential
         with card.open("r+b") as file:
             file.truncate(max(size, self.setup.card))
@@ -139,6 +142,11 @@ class Lab:
         if expose or lan.internet:
             router = Router(lan, self.switch.port(None), lan.address(0), expose)
             self._stack.callback(router.close)
+
+
+def _size(image: Path) -> int:
+    """Bytes of its copy, at most; of a card no more than its partitions have."""
+    return disk.read_disk(image).end if image.is_block_device() else used(image)
 
 
 def _temporary() -> tempfile.TemporaryDirectory[str]:

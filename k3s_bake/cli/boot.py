@@ -73,7 +73,8 @@ def boot(
 ) -> None:
     """Boot IMAGEs in emulated machines on one link of their own, before any card is written.
 
-    Each is booted from a copy, as a card of 4 GiB: the images stay as they are. The machines are QEMU's, with
+    Each is booted from a copy, as a card of 4 GiB: the images stay as they are. An IMAGE may be a card in its
+    reader, /dev/sdX, where you may read it. The machines are QEMU's, with
     a kernel of Debian's in place of a Pi's; systemd, the first-boot agent and K3s are the image's own. A boot
     takes a minute or two. Without --until they run until Ctrl-C.
 
@@ -84,6 +85,7 @@ def boot(
       k3s-bake boot master.img worker.img --until joined
       k3s-bake boot master.img worker.img worker.img --expose 6443
       k3s-bake boot worker.img --console
+      k3s-bake boot home-master.img /dev/sdX --until joined
     """
     if interactive:
         _check_console(images, until, as_json)

@@ -3,28 +3,34 @@
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
-from bake import cache
+from bake import cache, cluster_file
 from bake.card import choice, order, receipt
 from bake.card.devices import Judged, Verdict
 from bake.card.flash import Interrupted
 from bake.card.source import Source
+from bake.cluster_file import ClusterFile
 from firstboot.errors import UserError
-from k3s_bake import flashing, report
+from k3s_bake import flashing, inserting, report
 from k3s_bake import labels as card_labels
 from k3s_bake.cli.values import address_values
 from k3s_bake.flashing import Order, Result
 
 
 @click.command()
-@click.argument("image", type=click.Path(path_type=Path))
-@click.argument("cards", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="CARD...")
+@click.argument("image", type=click.Path(path_type=Path), required=False)
+@click.argument("cards", nargs=-1, type=click.Path(path_type=Path), metavar="CARD...")
+@click.option(
+    "--file",
+    type=click.Path(path_type=Path),
+    help="cluster.toml: a card for each [[node]], as you put them in.",
+)
 @click.option("--name", multiple=True, help="Of the node that a card becomes. Repeat, once for each card.")
 @click.option("--address", help="Static address with prefix, of a single card: 10.0.0.3/24.")
 @click.option("--gateway", help="For --address.")
@@ -46,17 +52,12 @@ from k3s_bake.flashing import Order, Result
 )
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def flash(
-    image: Path,
+    image: Path | None,
     cards: tuple[Path, ...],
-    name: tuple[str, ...],
-    again: bool,
-    stamp: bool,
-    bmap: bool,
-    yes: bool,
-    force: bool,
+    file: Path | None,
     labels: Path | None,
     as_json: bool,
-    **address: Any,
+    **given: Any,
 ) -> int:
     """Write IMAGE to each CARD, all at once, read it back, and make each card a node of its own.
 
@@ -66,6 +67,9 @@ def flash(
     Before all of it is written and read back nothing boots from a card. Only opening the devices may take
     sudo, which is asked for then: do not run all of this as root.
 
+    With --file it asks for one card after the other, for each node that has none yet: from the images named,
+    or from those that 'k3s-bake image' has made in this folder.
+
     Exits with 1 where a card failed; the others are good then.
 
     \b
@@ -74,34 +78,65 @@ def flash(
       k3s-bake flash home-worker.img /dev/sdX /dev/sdY --name w1 --name w2
       k3s-bake flash home-worker.img /dev/sdX --name w3 --address 10.0.0.13/24 --gateway 10.0.0.1
       k3s-bake flash home-worker.img card.img --name w1
+      k3s-bake flash --file cluster.toml
     """
     _refuse_root()
-    home = cache.home()
-    source = Source(image, use_map=bmap)
+    if file:
+        paths = [path for path in (image, *cards) if path]
+        results = _shown(_by_file(cluster_file.load(file), paths, given), as_json)
+    elif image is None or not cards:
+        raise UserError("which image, and to which card?", "Like: k3s-bake flash home-worker.img /dev/sdX")
+    else:
+        results = _shown(iter(_by_name(image, cards, given)), as_json)
+    if labels:
+        card_labels.write(labels, [result.receipt for result in results if result.receipt])
+    codes = [result.error.exit_code for result in results if result.error]
+    return Interrupted.exit_code if Interrupted.exit_code in codes else min(1, len(codes))
+
+
+def _by_file(file: ClusterFile, images: Sequence[Path], given: Mapping[str, Any]) -> Iterator[Result]:
+    if given["name"] or not given["stamp"] or given["force"] or address_values(given):
+        raise UserError(
+            "the file names the nodes, and their addresses", "Leave such options out with --file."
+        )
+    planned = inserting.plan(file, images, use_map=given["bmap"])
+    return inserting.go(planned, cache.home(), None if given["yes"] else _confirm, again=given["again"])
+
+
+def _by_name(image: Path, cards: Sequence[Path], given: Mapping[str, Any]) -> list[Result]:
+    home, source = cache.home(), Source(image, use_map=given["bmap"])
     what = order.stampable(source)
-    given = address_values(address)
-    more = asdict(given["address"]) if given else {}
-    if (name or more) and stamp:
-        order.require(what, source)
-    if not stamp:
-        if name or more:
-            raise UserError("--no-stamp gives a card no name", "Leave one of them out.")
-        what = None
-    if more and len(cards) > 1:
-        raise UserError("--address is for one card", "Flash them one after the other.")
-    named = (
-        order.names(what, name, len(cards), receipt.history(home), again=again) if what else [""] * len(cards)
-    )
-    say = report.console(stderr=True).print
-    wanted = Order(source, what, cards, named, home, lambda line: say(report.shown(line)), more, force)
+    address = address_values(given)
+    if given["name"] or address:
+        if not given["stamp"]:
+            raise UserError("--no-stamp gives a card no name and no address", "Leave one of them out.")
+        order.require(what, source, address=bool(address))
+    if address and len(cards) > 1:
+        raise UserError(
+            "--address is for one card", "Flash them one after the other, or --file cluster.toml."
+        )
+    what = what if given["stamp"] else None
+    named = [""] * len(cards)
+    if what:
+        named = order.names(what, given["name"], len(cards), receipt.history(home), again=given["again"])
+    more = asdict(address["address"]) if address else {}
+    wanted = Order(source, what, cards, named, home, _say, more, given["force"])
     chosen = flashing.look(wanted)
     if what:
-        order.cluster_of(what, home, wanted.say)
-    _ask(wanted, chosen, yes)
-    results = flashing.write(wanted, chosen)
-    _show(results, wanted, labels, as_json)
-    codes = [result.error.exit_code for result in results if result.error]
-    return max(codes, default=0) if Interrupted.exit_code in codes else min(1, len(codes))
+        order.cluster_of(what, home, _say)
+    _ask(wanted, chosen, given["yes"])
+    return flashing.write(wanted, chosen)
+
+
+def _say(line: str) -> None:
+    report.console(stderr=True).print(report.shown(line))
+
+
+def _confirm(question: str) -> bool:
+    """UserError where nobody is there to be asked."""
+    if not sys.stdin.isatty():
+        raise UserError("nobody is there to be asked", "--yes writes without asking.")
+    return click.confirm(question, err=True)
 
 
 def _refuse_root() -> None:
@@ -124,9 +159,8 @@ def _ask(wanted: Order, chosen: Sequence[Judged], yes: bool) -> None:
         return
     if yes:
         return
-    if not sys.stdin.isatty():
-        raise UserError("nobody is there to be asked", "--yes writes without asking.")
-    click.confirm(f"Erase {'it' if len(chosen) == 1 else 'them'}?", abort=True, err=True)
+    if not _confirm(f"Erase {'it' if len(chosen) == 1 else 'them'}?"):
+        raise click.Abort
 
 
 def _ask_for_names(doubtful: Sequence[Judged]) -> None:
@@ -156,27 +190,26 @@ def _print_cards(wanted: Order, chosen: Sequence[Judged]) -> None:
     report.console(stderr=True).print(table)
 
 
-def _show(results: Sequence[Result], wanted: Order, folder: Path | None, as_json: bool) -> None:
-    if folder:
-        card_labels.write(folder, [result.receipt for result in results if result.receipt])
-    if as_json:
-        click.echo(json.dumps([_data(result) for result in results], indent=2))
-        return
-    console = report.console()
+def _shown(results: Iterator[Result], as_json: bool) -> list[Result]:
+    """All of them, each told as soon as it is known."""
+    console, every = report.console(), []
     for result in results:
+        every.append(result)
+        if as_json:
+            continue
+        path = report.shown(result.path)
         if result.error:
-            console.print(f"[red]{report.shown(result.path)}: {report.shown(result.error.message)}[/]")
+            console.print(f"[red]{path}: {report.shown(result.error.message)}[/]")
             console.print(f"  [bold]hint:[/] {report.shown(result.error.hint)}")
         elif result.receipt:
-            what = (
-                f"is {result.name}, a {result.receipt.role} of {result.receipt.cluster}"
-                if result.name
-                else "is written"
-            )
-            seconds = sum(result.receipt.seconds.values())
-            console.print(f"{report.shown(result.path)} {what}: written and read back in {seconds:.1f} s")
-    if wanted.devices and not any(result.error for result in results):
-        console.print("Next: put them into their Pis, power these, and watch: k3s-bake nodes --watch")
+            made = result.receipt
+            what = f"is {made.name}, a {made.role} of {made.cluster}" if made.name else "is written"
+            console.print(f"{path} {what}: written and read back in {sum(made.seconds.values()):.1f} s")
+    if as_json:
+        click.echo(json.dumps([_data(result) for result in every], indent=2))
+    elif any(one.receipt and one.receipt.name for one in every):
+        console.print("Next: put the cards into their Pis, power these, and watch: k3s-bake nodes --watch")
+    return every
 
 
 def _data(result: Result) -> dict[str, Any]:

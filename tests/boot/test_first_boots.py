@@ -1,5 +1,9 @@
 """A baked master and two workers, powered on at once on one link: a real kernel and systemd, the images' own
-cmdline.txt, emulated. Nobody types anything: they make a cluster."""
+cmdline.txt, emulated. Nobody types anything: they make a cluster.
+
+The master and one of the workers are cards that were flashed, two of four; the other worker is an image as it
+was baked, which a person may write with any tool.
+"""
 
 import datetime
 import json
@@ -10,6 +14,7 @@ from pathlib import Path
 import pytest
 from guest.baked import bake
 from guest.conftest import Run, sha256
+from guest.loops import attached
 
 from bake.cache import home
 from bake.emulator.kernel import kernel
@@ -39,7 +44,24 @@ def lab(cli: Run, base: Path, k3s: list[str], tmp_path_factory: pytest.TempPathF
         for role in ("master", "worker")
     )
     before = [sha256(image) for image in (master, worker)]
-    with Lab([master, worker, worker], kernel(home(), Silent())) as lab:
+    (folder / "cards").mkdir()
+    flashed = folder / "cards/master.img"
+    with attached(folder / "w1", 2048) as card, attached(folder / "w2", 2048) as other:
+        flash(cli, master, [flashed], ["home-master"])
+        flash(cli, worker, [card.path, other.path, folder / "w3"], ["w1", "w2", "w3"])
+        lab_of = Lab([flashed, worker, card.path], kernel(home(), Silent()))
+        yield from started(lab_of)
+    assert [sha256(image) for image in (master, worker)] == before
+
+
+def flash(cli: Run, image: Path, cards: list[Path], names: list[str]) -> None:
+    named = (word for name in names for word in ("--name", name))
+    done = cli("flash", image, *cards, *named, "--yes")
+    assert done.code == 0, done.err
+
+
+def started(made: Lab) -> Iterator[Lab]:
+    with made as lab:
         first = [machine.cmdline for machine in lab.machines.values()]
         assert all("init_resize" in words for words in first)
         for machine, clock in zip(lab.machines.values(), _CLOCKS, strict=True):
@@ -50,7 +72,6 @@ def lab(cli: Run, base: Path, k3s: list[str], tmp_path_factory: pytest.TempPathF
         joined(lab)
         assert not any("init_resize" in machine.cmdline for machine in lab.machines.values())
         yield lab
-    assert [sha256(image) for image in (master, worker)] == before
 
 
 def joined(lab: Lab) -> None:
@@ -139,14 +160,20 @@ def test_they_are_one_cluster(lab: Lab, on_master: Shell) -> None:
     assert ready(on_master) == names(lab)
 
 
+def test_a_card_has_joined_under_the_name_that_it_was_given(lab: Lab, on_master: Shell) -> None:
+    (card,) = (machine for name, machine in lab.machines.items() if name.startswith("loop"))
+    assert shell.run(card, "hostname") == "w1"
+    assert "w1" in ready(on_master)
+
+
 def test_all_have_the_time_of_the_master_which_is_no_earlier_than_its_bake(
     lab: Lab, on_master: Shell
 ) -> None:
     """As soon as they join: none of them can ask a time server."""
     now = int(on_master("date +%s"))
     assert datetime.datetime.fromtimestamp(now).date() >= datetime.date.today() - datetime.timedelta(days=1)
-    for name in ("worker", "worker.img#2"):
-        assert abs(int(shell.run(lab.machine(name), "date +%s")) - now) < 120
+    for machine in lab.machines.values():
+        assert abs(int(shell.run(machine, "date +%s")) - now) < 120
 
 
 def test_a_worker_has_a_token_for_agents_alone(lab: Lab, on_master: Shell) -> None:

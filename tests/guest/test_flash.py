@@ -18,6 +18,7 @@ from firstboot.errors import UserError
 from guest.conftest import Done, Run, sha256
 from guest.look import Image, tool
 from guest.loops import Loop, attached
+from guest.terminal import Terminal
 
 pytestmark = [
     pytest.mark.guest,
@@ -174,6 +175,39 @@ def test_a_credential_for_an_authority_that_is_not_here(
     assert cli("flash", worker, tmp_path / "card.img", "--no-stamp").code == 0
     with (tmp_path / "card.img").open("rb") as card, worker.open("rb") as image:
         assert card.read(512) == image.read(512)
+
+
+def test_cards_for_the_nodes_of_a_file(
+    worker: Path, loop: Make, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    """Asked for one after the other, at a terminal; what is done is not asked for again."""
+    file = tmp_path / "cluster.toml"
+    nodes = "".join(f'[[node]]\nname = "{name}"\nrole = "worker"\n' for name in ("f1", "f2"))
+    file.write_text(f'[cluster]\nname = "home"\n{nodes}')
+
+    one, two = loop(), loop()
+    flash = Terminal(environment, "flash", "--file", file, worker)
+    for name, card in (("f1", one), ("f2", two)):
+        asked = ""
+        while asked != str(card.path):  # other tests have devices too
+            flash.expect("Erase ")
+            flash.expect(f"make it {name}? [y/N]: ")
+            asked = flash.before.split()[0]
+            flash.say("y" if asked == str(card.path) else "n")
+    assert flash.end() == 0, flash.heard
+    assert [credential(card.file).name for card in (one, two)] == ["f1", "f2"]
+    again = Terminal(environment, "flash", "--file", file, worker)
+    again.expect("f1 has a card already")
+    assert again.end() == 0
+
+
+def test_a_person_who_does_not_want_it(worker: Path, loop: Make, environment: dict[str, str]) -> None:
+    card = loop()
+    flash = Terminal(environment, "flash", worker, card.path)
+    flash.expect("Erase it?")
+    flash.say("n")
+    assert flash.end() == 130
+    assert not any(card.head())
 
 
 # what is refused: nothing is written then

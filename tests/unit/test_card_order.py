@@ -22,7 +22,7 @@ from k3s_bake.labels import write as write_labels
 
 pytestmark = pytest.mark.unit
 
-WHAT = Stampable("home", "worker", True, None, "@cert-authority ...", ((5_000_000, CREDENTIAL_BYTES),))
+WHAT = Stampable("home", "worker", True, None, True, "@cert-authority ...", ((5_000_000, CREDENTIAL_BYTES),))
 CARD = Device("sdb", "/dev/sdb", "disk", 32 * 10**9, "8:16", model="Reader", serial="1", removable=True)
 DONE = Receipt(
     "2026-11-26T03:00:00Z", "/dev/sdb", "Reader", "1", 32, "w.img", 16, "ab", 8, True, {"writing": 1.0}

@@ -259,7 +259,7 @@ def test_what_cannot_be_read_is_told_to_all(tmp_path: Path) -> None:
 
 def test_nobody_reads_on_when_all_is_to_stop(tmp_path: Path) -> None:
     stop = threading.Event()
-    feed = Feed(Source(image(tmp_path / "w.img", 3 * PIECE)), 1, stop, buffers=1)
+    feed = Feed(Source(image(tmp_path / "w.img", 4 * PIECE)), 1, stop)
     stop.set()
     feed.run()
     with pytest.raises(Stopped):
