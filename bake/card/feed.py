@@ -47,7 +47,7 @@ class Feed:
             self._failure = error
         with self._changed:
             self._ended = True
-            self._changed.notify_all()
+            self._release()
 
     def pieces(self, card: int) -> Generator[tuple[int, memoryview], None, None]:
         """For one card: good until the next is asked for. Stopped, or what reading failed of."""
@@ -99,6 +99,8 @@ class Feed:
         while self._held and self._oldest < needed:
             self._free.append(self._held.popleft()[2])
             self._oldest += 1
+        if self._ended:
+            self._free.clear()  # reading back takes room, too
         self._changed.notify_all()
 
     def _take(self) -> memoryview:

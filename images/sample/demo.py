@@ -29,7 +29,7 @@ def main() -> None:
     for image in images:
         print(f"  {image.relative_to(ROOT)}")
     if real:
-        print("Write them with: bmaptool copy IMAGE /dev/sdX")
+        print("Write them with: k3s-bake flash IMAGE /dev/sdX")
     else:
         print("No Raspberry Pi boots the sample base. With Raspbian and K3s themselves: make demo REAL=1")
     if not options.no_boot:

@@ -15,7 +15,8 @@ def bases(as_json: bool) -> None:
     """List the base images that are known by name, and which are in the cache.
 
     \b
-    Example:
+    Examples:
+      k3s-bake bases
       k3s-bake image --role worker --base raspios-buster-2021-05
     """
     home = cache.home()

@@ -231,6 +231,5 @@ def _print(baked: recipe.Baked, timings: bool, *, brief: bool) -> None:
 
 
 def _print_next(image: Path) -> None:
-    report.console().print(
-        f"Next: write it to a card, for example: bmaptool copy {report.shown(image)} /dev/sdX"
-    )
+    flash = f"k3s-bake flash {report.shown(image)} /dev/sdX"
+    report.console().print(f"Next: write it to a card that k3s-bake cards lists: {flash}")

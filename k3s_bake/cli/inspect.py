@@ -30,7 +30,7 @@ def inspect(image: Path, role: str, engine: str, as_json: bool) -> None:
     Exits with 0 where all is met, else with 1. The image is only read.
 
     \b
-    Example:
+    Examples:
       k3s-bake inspect home-worker.img
     """
     found = inspection.inspect(image, Role(role), Bars(), Engine(engine))

@@ -19,7 +19,7 @@ def release(node: str, cluster: str | None, master: str | None) -> None:
     A master admits one board a name, by its serial number, and refuses a copied card.
 
     \b
-    Example:
+    Examples:
       k3s-bake release home-worker-3
     """
     if not is_label(node):

@@ -1,5 +1,6 @@
 """The one place that prints errors."""
 
+import click
 import pytest
 
 from k3s_bake.cli import app
@@ -21,3 +22,15 @@ def test_what_may_not_be_looked_at_is_told_in_a_line(
     assert ended.value.code == 2
     said = capsys.readouterr().err
     assert said.startswith("error: /root/a.img: Permission denied\nhint:")
+
+
+def test_every_command_is_there_and_shows_examples() -> None:
+    context = click.Context(app.cli)
+    names = app.cli.list_commands(context)
+    assert "image" in names
+    assert app.cli.get_command(context, "nonsense") is None
+    for name in names:
+        command = app.cli.get_command(context, name)
+        assert command is not None
+        assert command.name == name
+        assert f"  k3s-bake {name}" in (command.help or ""), name
