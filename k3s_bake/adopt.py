@@ -109,6 +109,8 @@ class Outcome:
     pings: dict[str, float | None] = field(default_factory=dict)
     """Milliseconds to the other nodes, by their names."""
 
+    sent: int = 0
+    """Bytes of large files."""
     timeline: list[tuple[float, str]] = field(default_factory=list)
     """Seconds from the beginning, and the phase that began then."""
     _began: float = field(default_factory=time.monotonic)
@@ -117,6 +119,15 @@ class Outcome:
         if not self.timeline or self.timeline[-1][1] != phase:
             self.timeline.append((time.monotonic() - self._began, phase))
         self.phase, self.reason = phase, reason
+
+    def count(self, sent: int) -> None:
+        self.sent += sent
+
+    @property
+    def lasts(self) -> float:
+        """Seconds since the phase began."""
+        begun = self.timeline[-1][0] if self.timeline else 0.0
+        return time.monotonic() - self._began - begun
 
     def fail(self, error: UserError) -> None:
         self.error, self.hint, self.code = error.message, error.hint, error.exit_code
@@ -182,7 +193,8 @@ class Machine:
         for edit in todo.edits:
             if isinstance(edit, Place):
                 self.tell("sending", edit.path.rpartition("/")[2])
-                await self.remote.put(sources.get(edit.sha256), edit.sha256, edit.size)
+                source = sources.get(edit.sha256)
+                await self.remote.put(source, edit.sha256, edit.size, self.outcome.count)
         self.tell("changing")
         boot = facts_of(self.looked.found, live=True).boot
         needed = wake(

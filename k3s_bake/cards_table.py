@@ -1,17 +1,15 @@
 """Cards as they come along, for people: a live table in a terminal, a line for each phase elsewhere."""
 
-import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from bake.card.flash import Flash, Job
-from bake.card.write import Phase
+from bake.card.write import Phase, State
 from k3s_bake import report
 
 _EVERY = 0.25
@@ -41,51 +39,51 @@ def _say(flash: Flash, names: Sequence[str], console: Console) -> None:
             phase = job.state.phase
             if said.get(at) is not phase:
                 said[at] = phase
+                who = " ".join(filter(None, [str(job.target.path), names[at]]))
                 why = f": {job.error.message}" if job.error else ""
-                console.print(report.shown(f"{job.target.path} {names[at]}: {phase}{why}".replace(" :", ":")))
+                console.print(report.shown(f"{who}: {phase}{why}"))
 
 
 def _table(jobs: Sequence[Job], names: Sequence[str], total: int | None) -> Group:
     made = Table.grid(padding=(0, 2))
     for job, name in zip(jobs, names, strict=True):
-        state = job.state
-        done = state.written + state.verified
-        bar = ProgressBar(
-            2 * total if total else None, done, width=30, pulse=total is None and state.phase not in _ENDS
-        )
-        phase = state.phase
-        rate = state.rate(phase) if phase in (Phase.WRITING, Phase.VERIFYING) else 0.0
-        made.add_row(
-            report.shown(job.target.path),
-            report.shown(name),
-            phase.value if not job.error else f"[red]{phase}: {report.shown(job.error.message)}[/]",
-            bar,
-            f"{rate / 1e6:.0f} MB/s" if rate else "",
-            _left(job, total),
-        )
-    parts = 2 * total * len(jobs) if total else 0
-    done = sum(job.state.written + job.state.verified for job in jobs)
-    overall = Text(f"all: {100 * done // parts} %" if parts else "")
-    return Group(made, overall)
+        made.add_row(*_row(job, name, total))
+    well = [job for job in jobs if not job.error]
+    if total is None or not well:
+        return Group(made)
+    done = sum(job.state.written + job.state.verified for job in well)
+    left = max((seconds_left(job.state, total) or 0.0 for job in well), default=0.0)
+    return Group(made, Text(f"all: {100 * done // (2 * total * len(well))} %{_words(left)}"))
 
 
-def _left(job: Job, total: int | None) -> str:
-    left = seconds_left(job, total)
-    return "" if left is None else f"{int(left // 60)}:{int(left % 60):02} left"
+def _row(job: Job, name: str, total: int | None) -> Iterator[RenderableType]:
+    state, phase = job.state, job.state.phase
+    done = state.written + state.verified
+    reading = phase not in (Phase.WAITING, Phase.PREPARING, Phase.WRITING)
+    rate = state.rate(phase) if phase in (Phase.WRITING, Phase.VERIFYING) else 0.0
+    bytes_done = f"{(state.verified if reading else state.written) / 1e6:.0f}"
+    yield report.shown(job.target.path)
+    yield report.shown(name)
+    yield f"[red]{phase}: {report.shown(job.error.message)}[/]" if job.error else phase.value
+    yield ProgressBar(2 * total if total else None, done, width=30, pulse=not total and phase not in _ENDS)
+    yield f"{bytes_done} of {total / 1e6:.0f} MB" if total else f"{bytes_done} MB"
+    yield f"{rate / 1e6:.0f} MB/s" if rate else ""
+    yield _words(seconds_left(state, total) or 0.0).removeprefix(", ")
 
 
-def seconds_left(job: Job, total: int | None) -> float | None:
-    """With the time to read all back, at the rate of writing as long as that of reading is not known."""
-    state = job.state
+def _words(left: float) -> str:
+    return f", {int(left // 60)}:{int(left % 60):02} left" if left else ""
+
+
+def seconds_left(state: State, total: int | None) -> float | None:
+    """With the time to read all back, at the rate of writing as long as that of reading is not known.
+
+    None where nothing can be said yet, or there is nothing left.
+    """
     if total is None or state.phase not in (Phase.WRITING, Phase.VERIFYING):
         return None
     writing = state.rate(Phase.WRITING)
     reading = state.rate(Phase.VERIFYING) or writing
-    with suppress(ZeroDivisionError):
-        return (total - state.written) / writing + (total - state.verified) / reading
-    return None
-
-
-def stamp_of_now() -> str:
-    """ISO 8601, UTC."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    if not writing:
+        return None
+    return (total - state.written) / writing + (total - state.verified) / reading

@@ -1,5 +1,6 @@
 """From an image and the cards that a person named to cards that are written, each with a receipt."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -122,7 +123,7 @@ def _result(order_: Order, job: Job, name: str, file: PlainFile | None, judged: 
 def _receipt(order_: Order, job: Job, name: str, judged: Judged | None) -> Receipt:
     source, what, device = order_.source, order_.what, judged.device if judged else None
     return Receipt(
-        written=cards_table.stamp_of_now(),
+        written=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         device=str(job.target.path),
         model=device.model if device else "",
         serial=device.serial if device else "",

@@ -17,6 +17,9 @@ from k3s_bake.adopt import Outcome
 READY = {True: "Ready", False: "NotReady", None: ""}
 """As Kubernetes calls it."""
 
+_LOGS = 100
+"""Runs whose logs are kept."""
+
 _COLOURS = {"joined": "green", "fit": "green", "failed": "red", "pending": "yellow"}
 
 
@@ -35,6 +38,23 @@ def table(outcomes: Sequence[Outcome]) -> Table:
             seconds(one.conf),
             seconds(one.inst),
             changes(one),
+        )
+    return made
+
+
+def progress(outcomes: Sequence[Outcome]) -> Table:
+    """A row a node that is on its way: its phase, for how long, and what was sent to it."""
+    made = report.table("node", "login", "phase", "since", "sent")
+    for one in outcomes:
+        colour = _COLOURS.get(one.phase, "cyan")
+        reason = one.error or one.reason
+        state = one.phase + (f" ({reason})" if reason else "")
+        made.add_row(
+            report.shown(one.name or "?"),
+            report.shown(one.candidate.login),
+            f"[{colour}]{report.shown(state)}[/]",
+            "" if one.phase in ("joined", "fit", "failed") else f"{one.lasts:.0f} s",
+            f"{one.sent / 1e6:.0f} MB" if one.sent else "",
         )
     return made
 
@@ -94,18 +114,22 @@ def data(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
 class Lines:
     """How far each node is, a line at each change: on standard error, and in a file of this run's own."""
 
-    def __init__(self, log: Path) -> None:
-        """UserError and WorkFailed where ``log`` cannot be made."""
+    def __init__(self, log: Path, *, quiet: bool = False) -> None:
+        """UserError and WorkFailed where ``log`` cannot be made. ``quiet``: nothing on standard error."""
         with writing(log):
             log.touch(0o600)
+            for old in sorted(log.parent.glob("*.log"))[:-_LOGS]:  # their names begin with the day
+                old.unlink(missing_ok=True)
         self.log: Path | None = log
         """None as soon as it cannot be written any more: that stops no work."""
+        self._quiet = quiet
         self._began = time.monotonic()
 
     def told(self, one: Outcome) -> None:
         state = one.phase + (f" ({one.reason})" if one.reason else "")
         line = f"[{time.monotonic() - self._began:6.1f} s] {one.candidate.login}: {state}\n"
-        sys.stderr.write(report.plain(line))
+        if not self._quiet:
+            sys.stderr.write(report.plain(line))
         self._keep(line)
 
     def end(self, outcomes: Sequence[Outcome]) -> None:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from rich.progress import (
     BarColumn,
@@ -19,7 +19,9 @@ from k3s_bake import report
 class Bars:
     """bake.progress.Progress in rich."""
 
-    def __init__(self) -> None:
+    def __init__(self, aside: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
+        """``aside`` keeps the terminal free for as long as something is shown there."""
+        self._aside = aside
         self._console = report.console(stderr=True)
 
     @contextmanager
@@ -31,10 +33,11 @@ class Bars:
             return
         sizes = (DownloadColumn(), TransferSpeedColumn()) if total else ()
         columns = (TextColumn("{task.description}"), BarColumn(), *sizes, TimeElapsedColumn())
-        with Progress(*columns, console=self._console) as bars:
+        with self._aside(), Progress(*columns, console=self._console) as bars:
             bar = bars.add_task(report.shown(title), total=total)
             yield lambda done: bars.advance(bar, done)
             bars.update(bar, total=total or 1, completed=total or 1)
 
     def say(self, line: str) -> None:
-        self._console.print(report.shown(line))
+        with self._aside():
+            self._console.print(report.shown(line))

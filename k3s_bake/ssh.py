@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +45,10 @@ class Remote:
         async with self._turn:
             return await self._call(verb, limit, values)
 
-    async def put(self, path: Path | None, sha256: str, size: int) -> None:
+    async def put(self, path: Path | None, sha256: str, size: int, sent: Callable[[int], None]) -> None:
         """A large file, to where ``apply`` finds it; what is there already of it is not sent again.
 
-        WorkFailed for one that is not there and has no ``path`` here.
+        ``sent`` is told each number of bytes. WorkFailed for one that is not there and has no ``path`` here.
         """
         async with self._turn:
             there = await self._call("put", _ANSWER, {"sha256": sha256, "size": size, "offset": -1})
@@ -58,17 +58,18 @@ class Remote:
             self._send({"verb": "put", "sha256": sha256, "size": size, "offset": offset})
             try:
                 if path is not None:
-                    await self._stream(path, offset)
+                    await self._stream(path, offset, sent)
                 await self._answer(_ANSWER)
             except (OSError, asyncssh.Error, TimeoutError) as error:
                 raise await self._lost(error) from error
 
-    async def _stream(self, path: Path, offset: int) -> None:
+    async def _stream(self, path: Path, offset: int, sent: Callable[[int], None]) -> None:
         with path.open("rb") as source:
             source.seek(offset)
             while piece := source.read(_CHUNK):
                 self._process.stdin.write(piece)
                 await asyncio.wait_for(self._process.stdin.drain(), _ANSWER)
+                sent(len(piece))
 
     async def close(self) -> None:
         """Ends what runs there. Never raises."""

@@ -27,6 +27,7 @@ from k3s_bake.cli.terminal import Terminal
 from k3s_bake.fleet import Fleet, Order
 from k3s_bake.login import Login
 from k3s_bake.progress import Bars
+from k3s_bake.screen import Screen
 
 F = TypeVar("F", bound=Callable[..., Any])
 _FILE = click.Path(path_type=Path)
@@ -87,12 +88,13 @@ def adopt(dry_run: bool, verbose: bool, as_json: bool, page: Path | None, **give
       k3s-bake adopt --file cluster.toml --k3s v1.34.9+k3s1 --json
       k3s-bake adopt --file cluster.toml --report cluster.html
     """
-    order = _order(given, dry_run)
+    screen = Screen()
+    order = _order(given, dry_run, screen)
     if page is not None:
         _check_page(page)
-    lines = _lines("adopt")
-    fleet = Fleet(order, _how(given, lines))
-    _run(fleet, fleet.adopt(), lines)
+    lines = _lines("adopt", screen)
+    fleet = Fleet(order, _how(given, lines, screen))
+    _run(fleet, fleet.adopt(), lines, screen)
     if page is not None:
         with writing(page):
             part = beside(page, ".part")
@@ -119,10 +121,11 @@ def preflight(as_json: bool, **given: Any) -> None:
     """
     nothing = dict.fromkeys(("k3s", "k3s_version", "airgap", "mirror"))
     given |= {**nothing, "offline": False, "reboot": False, "wait": False, "timeout": 60.0}
-    order = _order(given, dry_run=True, joins=False)
-    lines = _lines("preflight")
-    fleet = Fleet(order, _how(given, lines))
-    _run(fleet, fleet.check(), lines)
+    screen = Screen()
+    order = _order(given, True, screen, joins=False)
+    lines = _lines("preflight", screen)
+    fleet = Fleet(order, _how(given, lines, screen))
+    _run(fleet, fleet.check(), lines, screen)
     _end(fleet.outcomes, as_json, lines.log)
 
 
@@ -149,10 +152,11 @@ def upgrade(at_once: int, as_json: bool, **given: Any) -> None:
       k3s-bake upgrade --master pi@10.0.0.2 --worker pi@10.0.0.3 --k3s stable
     """
     given["take_over"] = False
-    order = _order(given, dry_run=False)
-    lines = _lines("upgrade")
-    fleet = Fleet(order, _how(given | {"reboot": False, "wait": True}, lines))
-    _run(fleet, rolling.upgrade(fleet, at_once), lines)
+    screen = Screen()
+    order = _order(given, False, screen)
+    lines = _lines("upgrade", screen)
+    fleet = Fleet(order, _how(given | {"reboot": False, "wait": True}, lines, screen))
+    _run(fleet, rolling.upgrade(fleet, at_once), lines, screen)
     _end(fleet.outcomes, as_json, lines.log)
 
 
@@ -164,9 +168,9 @@ def _check_page(page: Path) -> None:
         raise UserError(f"{page} is there, and is no page", "--report names the page to write.")
 
 
-def _how(given: dict[str, Any], lines: fleet_report.Lines) -> How:
+def _how(given: dict[str, Any], lines: fleet_report.Lines, screen: Screen) -> How:
     return How(
-        Terminal(),
+        Terminal(screen.aside),
         accept_new=given["accept_new"],
         reboot=given["reboot"],
         wait=given["wait"],
@@ -175,11 +179,11 @@ def _how(given: dict[str, Any], lines: fleet_report.Lines) -> How:
     )
 
 
-def _order(given: dict[str, Any], dry_run: bool, joins: bool = True) -> Order:
+def _order(given: dict[str, Any], dry_run: bool, screen: Screen, joins: bool = True) -> Order:
     """``joins``: the machines are to be nodes, and not only looked at."""
     file = cluster_file.load(given["file"]) if given["file"] else None
     candidates = _candidates(given, file)
-    home, progress = cache.home(), Bars()
+    home, progress = cache.home(), Bars(screen.aside)
     named = given["cluster"] or (file.name if file else None)
     name = _cluster(named, home, makes=not joins or any(one.role is Role.MASTER for one in candidates))
     web = Web(progress, mirror=given["mirror"], offline=given["offline"])
@@ -240,15 +244,17 @@ def _candidate(node: NodeEntry, file: ClusterFile) -> Candidate:
     return Candidate(login, node.role, node.name, kept)
 
 
-def _lines(command: str) -> fleet_report.Lines:
-    """A log of this run alone, in the operator's data."""
+def _lines(command: str, screen: Screen) -> fleet_report.Lines:
+    """A log of this run alone, in the operator's data; the terminal has a picture instead."""
     when = datetime.datetime.now().astimezone().strftime("%Y-%m-%d-%H%M%S")
-    return fleet_report.Lines(cache.home().data / "logs" / f"{when}-{command}-{os.getpid()}.log")
+    log = cache.home().data / "logs" / f"{when}-{command}-{os.getpid()}.log"
+    return fleet_report.Lines(log, quiet=screen.is_live)
 
 
-def _run(fleet: Fleet, work: Any, lines: fleet_report.Lines) -> None:
+def _run(fleet: Fleet, work: Any, lines: fleet_report.Lines, screen: Screen) -> None:
     try:
-        asyncio.run(work)
+        with screen.showing(lambda: fleet_report.progress(fleet.outcomes)):
+            asyncio.run(work)
     except KeyboardInterrupt:
         report.console(stderr=True).print("interrupted: run it again to go on. So far:")
         _print(fleet.outcomes)

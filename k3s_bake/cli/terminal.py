@@ -5,6 +5,8 @@ import getpass
 import sys
 import termios
 import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import click
 
@@ -15,20 +17,22 @@ class Terminal:
     A question may be left open, by Ctrl-C say: then the terminal is as it was when the program ends.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, aside: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
+        """``aside`` keeps the terminal free for as long as a question lasts."""
         self._turn = threading.Lock()
+        self._aside = aside
         if sys.stdin.isatty():
             atexit.register(termios.tcsetattr, 0, termios.TCSADRAIN, termios.tcgetattr(0))
 
     def password(self, what: str) -> str | None:
-        with self._turn:
+        with self._turn, self._aside():
             try:
                 return getpass.getpass(f"{what}: ") if sys.stdin.isatty() else None
             except EOFError:
                 return None
 
     def trusts(self, host: str, fingerprint: str) -> bool:
-        with self._turn:
+        with self._turn, self._aside():
             question = f"{host} is new here; its host key is {fingerprint}. Go on?"
             try:
                 return sys.stdin.isatty() and click.confirm(question, err=True)

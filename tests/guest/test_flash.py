@@ -72,7 +72,9 @@ def outcomes(done: Done) -> list[dict[str, Any]]:
     return results
 
 
-def test_cards_that_are_nodes_of_their_own(cli: Run, worker: Path, loop: Make, tmp_path: Path) -> None:
+def test_cards_that_are_nodes_of_their_own(
+    cli: Run, worker: Path, loop: Make, tmp_path: Path, environment: dict[str, str]
+) -> None:
     before = sha256(worker)
     one, two = loop(fill=b"used"), loop()
     options = ("--name", "w1", "--name", "w2", "--yes", "--json", "--labels", tmp_path / "labels")
@@ -91,6 +93,9 @@ def test_cards_that_are_nodes_of_their_own(cli: Run, worker: Path, loop: Make, t
         assert found.join_key not in done.out + done.err
         Image(card.file).fsck(tmp_path)
         same(card.file, worker)
+        kept = [*Path(environment["K3S_BAKE_HOME"], "data/cards").iterdir(), *(tmp_path / "labels").iterdir()]
+        assert len(kept) >= 6
+        assert not any(found.join_key.splitlines()[1] in path.read_text() for path in kept)
     listed = json.loads(cli("cards", "--history", "--json").out)
     assert [one["name"] for one in listed][-2:] == ["w1", "w2"]
     assert "w1" in cli("cards", "--history").out
@@ -316,6 +321,16 @@ def test_images_that_are_none(cli: Run, worker: Path, loop: Make, tmp_path: Path
     refused(cli, spoilt, card, "is no card image")
     refused(cli, tmp_path / "none.img", card, "does not exist")
     refused(cli, tmp_path, card, "is not a file")
+
+
+def test_a_block_map_that_is_garbled(cli: Run, worker: Path, loop: Make, tmp_path: Path) -> None:
+    card, copy = loop(), tmp_path / "copy.img"
+    copy.symlink_to(worker)
+    (tmp_path / "copy.img.bmap").write_text(Path(f"{worker}.bmap").read_text().replace("sha256", "sha1"))
+    refused(cli, copy, card, "copy.img.bmap is no block map that k3s-bake knows")
+    done = cli("flash", copy, card.path, "--yes", "--no-bmap", "--no-stamp", "--json")
+    assert done.code == 0, done.err
+    assert outcomes(done)[0]["receipt"]["bytes_written"] == worker.stat().st_size
 
 
 def test_a_file_is_not_replaced_by_mistake(cli: Run, worker: Path, tmp_path: Path) -> None:

@@ -16,8 +16,10 @@ from bake.card.devices import Device, Judged, Verdict
 from bake.card.receipt import Receipt
 from bake.card.stamp import Stampable
 from bake.card.target import Target
+from bake.card.write import Phase, State
 from firstboot.contract import CREDENTIAL_BYTES, Credential
 from firstboot.errors import UserError
+from k3s_bake.cards_table import seconds_left
 from k3s_bake.labels import write as write_labels
 
 pytestmark = pytest.mark.unit
@@ -194,3 +196,16 @@ def test_labels(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot write labels"):
         write_labels(tmp_path / "file", [W1])
+
+
+# what is left to do
+
+
+def test_the_time_left_counts_reading_back() -> None:
+    state = State(Phase.VERIFYING, written=100, verified=50, seconds={"writing": 10.0, "verifying": 1.0})
+    assert seconds_left(state, 100) == pytest.approx(1.0)
+    state = State(Phase.VERIFYING, written=100, verified=0, seconds={"writing": 10.0})
+    assert seconds_left(state, 100) == pytest.approx(10.0)
+    assert seconds_left(State(Phase.DONE, 100, 100), 100) is None
+    assert seconds_left(State(Phase.WRITING), 100) is None
+    assert seconds_left(state, None) is None
