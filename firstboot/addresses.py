@@ -30,15 +30,20 @@ class StaticAddress:
                 f"{self.address[:80]!r} is not an IPv4 address with its prefix", "like 10.0.0.2/24"
             )
         try:
-            network = ipaddress.IPv4Interface(self.address).network
-            inside = ipaddress.IPv4Address(self.gateway) in network
+            own, gateway = ipaddress.IPv4Interface(self.address), ipaddress.IPv4Address(self.gateway)
+            network = own.network
             scoped = [server for server in self.dns if ipaddress.ip_address(server) and "%" in server]
         except ValueError as error:
             raise UserError(
                 f"a static address cannot be: {error}", "like 10.0.0.2/24 and 10.0.0.1"
             ) from error
-        if not inside:
+        if gateway not in network:
             raise UserError(f"the gateway {self.gateway} is not in {network}", "It is the router's address.")
+        ends = (network.network_address, network.broadcast_address) if network.prefixlen < 31 else ()
+        if own.ip in ends or own.ip.is_loopback or own.ip.is_multicast:
+            raise UserError(f"{own.ip} is no host's address in {network}", "like 10.0.0.2/24")
+        if gateway == own.ip or gateway in ends:
+            raise UserError(f"the gateway cannot be {gateway}", "It is the router's address.")
         if scoped:
             raise UserError("a name server's address has no interface in it", "like 10.0.0.1 or 2001:db8::1")
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_.-]{0,14}", self.interface):  # IFNAMSIZ is 16, NUL included

@@ -31,16 +31,17 @@ def follow(flash: Flash, names: Sequence[str], total: int | None) -> None:
 
 
 def _say(flash: Flash, names: Sequence[str], console: Console) -> None:
-    said: dict[int, Phase] = {}
+    said: list[set[Phase]] = [{Phase.WAITING} for _ in flash.jobs]
     lasts = True
     while lasts:
         lasts = flash.wait(_EVERY)
         for at, job in enumerate(flash.jobs):
-            phase = job.state.phase
-            if said.get(at) is not phase:
-                said[at] = phase
+            for phase in [*map(Phase, list(job.state.seconds)), job.state.phase]:
+                if phase in said[at]:
+                    continue
+                said[at].add(phase)
                 who = " ".join(filter(None, [str(job.target.path), names[at]]))
-                why = f": {job.error.message}" if job.error else ""
+                why = f": {job.error.message}" if job.error and phase is Phase.FAILED else ""
                 console.print(report.shown(f"{who}: {phase}{why}"))
 
 

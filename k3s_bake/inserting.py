@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bake.cache import Home
-from bake.card import found, order, receipt
+from bake.card import choice, found, order, receipt
 from bake.card.devices import Judged
 from bake.card.flash import Interrupted
 from bake.card.insert import Slots
@@ -43,6 +43,11 @@ def plan(file: ClusterFile, images: Sequence[Path], *, use_map: bool) -> list[Pl
     names = [node.name for node in file.nodes]
     if None in names:
         raise UserError("a [[node]] has no name", "Each card is a node of its own, and needs one.")
+    if len([node for node in file.nodes if node.role.value == "master" and not node.join]) > 1:
+        raise UserError(
+            "two [[node]] are masters that start a cluster",
+            "All but one: join = true, and baked with --join.",
+        )
     cluster = file.name or "k3s"
     known = list(_known(images or list(_usual(file, cluster)), cluster, use_map=use_map))
     return [_planned(node, known, cluster) for node in file.nodes]
@@ -121,9 +126,10 @@ def _wait(slots: Slots, name: str, ask: Ask | None) -> Judged:
     """For a card that was put in and that the person wants to be that node."""
     while True:
         for card in slots.ready(only_new=ask is None):
-            device = card.device
-            what = " ".join(filter(None, [device.path, f"{device.size / 1e9:.1f} GB", device.model]))
-            if ask is None or ask(f"Erase {what} and make it {name}?"):
+            words = choice.words(card.device)
+            what = f"{words['device']} ({words['size']} {words['what']}"
+            what += f"; on it: {words['on it']})" if words["on it"] else ")"
+            if ask is None or ask(f"Erase {report.plain(what)} and make it {name}?"):
                 return card
             slots.take(card)
         time.sleep(_EVERY)

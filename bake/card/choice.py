@@ -12,8 +12,6 @@ from bake.card.devices import Device, Judged, Verdict
 from bake.card.target import Target
 from firstboot.errors import UserError
 
-_BACKING = "/sys/dev/block/{}/loop/backing_file"
-
 
 def choose(paths: Sequence[Path], judged: Sequence[Judged], image: Path) -> list[Judged]:
     """What each path names. UserError for what is no whole device, is refused, or is named twice."""
@@ -85,8 +83,7 @@ def _parts(judged: Sequence[Judged]) -> Iterator[tuple[Device, Device]]:
 def _is_behind(image: Path, device: Device) -> bool:
     """Whether a loop device is one of the image's own file."""
     try:
-        backing = Path(_BACKING.format(device.number)).read_text(encoding="utf-8").rstrip("\n")
-        return Path(backing).samefile(image)
+        return device.kind == "loop" and Path(device.model).samefile(image)
     except OSError:
         return False
 

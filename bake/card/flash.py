@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from bake.card.feed import Feed, Stopped
@@ -13,6 +14,8 @@ from firstboot.errors import UserError, WorkFailed
 
 _PATIENCE = 20.0
 """Seconds that a card may take to end what it is at when all are to stop: a slow one needs one."""
+
+_NOT_WHOLE = ("interrupted before it was whole", "Nothing boots from it: run it again.")
 
 
 class Interrupted(WorkFailed):
@@ -62,8 +65,12 @@ class Flash:
     def __exit__(self, *error: object) -> None:
         self._stop.set()
         end = time.monotonic() + _PATIENCE
-        for thread in self._threads:
-            thread.join(max(0.0, end - time.monotonic()))
+        with suppress(KeyboardInterrupt):  # a second one: it is not waited for any longer
+            for thread in self._threads:
+                thread.join(max(0.0, end - time.monotonic()))
+        for job in self.jobs:
+            if not job.done and job.error is None:  # its thread hangs in the kernel
+                job.error = Interrupted(*_NOT_WHOLE)
 
     @property
     def lasts(self) -> bool:
@@ -83,7 +90,7 @@ class Flash:
             if job.target.is_block:
                 job.table_read = job.target.reread_table()
         except Stopped:
-            job.error = Interrupted("interrupted before it was whole", "Nothing boots from it: run it again.")
+            job.error = Interrupted(*_NOT_WHOLE)
         except UserError as error:
             job.error = error
         except Exception as error:  # noqa: BLE001 (a mistake of ours with one card stops no other)

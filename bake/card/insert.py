@@ -17,8 +17,8 @@ class Slots:
 
     def ready(self, *, only_new: bool) -> list[Judged]:
         """Those that no node has been written to since they were put in; ``only_new``: put in since this
-        was made, and not there before."""
-        cards = {one.device.number: one for one in self._cards()}
+        was made, and no loop devices, which any program may make."""
+        cards = {one.device.number: one for one in self._cards() if not only_new or one.device.kind != "loop"}
         self._done &= cards.keys()
         self._there &= cards.keys()
         spent = self._done | (self._there if only_new else set())

@@ -22,7 +22,13 @@ _PLAIN = "Bake it without --no-agent, or leave --name out: it is written as it i
 def stampable(source: Source) -> Stampable | None:
     """What the image's cards can be told; None: nothing."""
     if source.packed:
-        return stamp.of_manifest(manifest_of(source))
+        found = stamp.of_manifest(manifest_of(source))
+        if found is None:
+            raise UserError(
+                f"{source.path} is packed and has no manifest beside it, so that no card can be stamped",
+                f"Put {manifest_of(source).name} there; --no-stamp writes it as it is.",
+            )
+        return found
     return stamp.of_image(source.path)
 
 
@@ -46,14 +52,20 @@ def names(
     """
     if given and len(given) != cards:
         raise UserError(
-            f"{len(given)} names for {cards} cards", "Give --name once for each card, or not at all."
+            f"{len(given)} --name for {cards} cards", "Give --name once for each card, or not at all."
+        )
+    if cards > 1 and not found.joins:
+        raise UserError(
+            "a master that starts a cluster is one card: of two there would be two clusters",
+            "Further masters are of another image: k3s-bake image --role master --join.",
         )
     if not given and found.name and cards > 1:
         raise UserError(
             f"the image is of {found.name} alone", "Give each card a --name, or bake an image without one."
         )
     had = receipt.named(history, found.cluster)
-    chosen: list[str] = list(given) or ([found.name] if found.name else [])
+    own = found.name or ("" if found.joins else f"{found.cluster}-{found.role}")
+    chosen: list[str] = list(given) or ([own] if own else [])
     for name in chosen:
         if not is_label(name):
             raise UserError(
@@ -74,6 +86,12 @@ def names(
 
 def cluster_of(found: Stampable, home: Home, say: trust.Say) -> trust.Cluster:
     """The authority that the image's nodes know. UserError where it is not the one that is kept here."""
+    if not trust.exists(found.cluster, home):
+        raise UserError(
+            f"the signing key of the cluster '{found.cluster}' is not here",
+            "It is where the image was baked, in your own home: 'k3s-bake cluster export' there and 'import' "
+            "here; or --no-stamp.",
+        )
     cluster = trust.find_cluster(found.cluster, home, say)
     if cluster.known_hosts != found.known_hosts:
         raise UserError(

@@ -31,9 +31,9 @@ def check(path: Path, image: Path, *, force: bool) -> None:
     """UserError where it cannot be put there."""
     if not path.parent.is_dir():
         raise UserError(f"there is no folder {path.parent}", "'k3s-bake cards' lists the cards there are.")
-    if path.is_relative_to("/dev"):
-        raise UserError(f"{path} is not there", "'k3s-bake cards' lists the cards there are.")
     if not path.exists():
+        if path.is_relative_to("/dev"):
+            raise UserError(f"{path} is not there", "'k3s-bake cards' lists the cards there are.")
         return
     if not path.is_file():
         raise UserError(

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 import click
 from rich.live import Live
@@ -28,7 +29,7 @@ def cards(watch: bool, history: bool, as_json: bool) -> None:
     """List the devices that could be written, and why the others are none. Writes nothing.
 
     Refused is what is mounted, swapped to, write-protected, or what the system stands on in any way. Doubtful
-    is what is large, built in, or has another system on it.
+    is what is large, built in, or has another system on it. A loop device is a card, whatever its size.
 
     \b
     Examples:
@@ -56,10 +57,11 @@ def _show_history(receipts: Sequence[Receipt], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([asdict(one) for one in receipts], indent=2))
         return
-    made = report.table("written", "name", "role", "cluster", "card", "image", "certificate")
+    made = report.table("written", "name", "what", "card", "image")
     for one in receipts:
         card = " ".join(filter(None, [one.model, one.serial])) or one.device
-        cells = (one.written, one.name, one.role, one.cluster, card, one.image, one.certificate or "")
+        what = f"{one.role} of {one.cluster}" if one.name else ""
+        cells = (one.written[:16].replace("T", " "), one.name, what, card, Path(one.image).name)
         made.add_row(*map(report.shown, cells))
     report.console().print(made if receipts else "No card was written from here yet.")
 

@@ -25,7 +25,7 @@ from k3s_bake.flashing import Order, Result
 
 @click.command()
 @click.argument("image", type=click.Path(path_type=Path), required=False)
-@click.argument("cards", nargs=-1, type=click.Path(path_type=Path), metavar="CARD...")
+@click.argument("cards", nargs=-1, type=click.Path(path_type=Path, readable=False), metavar="CARD...")
 @click.option(
     "--file",
     type=click.Path(path_type=Path),
@@ -81,6 +81,8 @@ def flash(
       k3s-bake flash --file cluster.toml
     """
     _refuse_root()
+    if labels:
+        card_labels.make_folder(labels)
     if file:
         paths = [path for path in (image, *cards) if path]
         results = _shown(_by_file(cluster_file.load(file), paths, given), as_json)
@@ -95,10 +97,15 @@ def flash(
 
 
 def _by_file(file: ClusterFile, images: Sequence[Path], given: Mapping[str, Any]) -> Iterator[Result]:
-    if given["name"] or not given["stamp"] or given["force"] or address_values(given):
+    if given["name"] or address_values(given):
+        hint = "Leave such options out with --file."
+        raise UserError("the file names the nodes, and their addresses", hint)
+    if given["force"] or not given["stamp"]:
         raise UserError(
-            "the file names the nodes, and their addresses", "Leave such options out with --file."
+            "--force and --no-stamp do not go with --file", "It takes plain cards, and stamps each."
         )
+    if any(path.is_block_device() for path in images):
+        raise UserError("with --file the cards are asked for", "Name images alone, or none.")
     planned = inserting.plan(file, images, use_map=given["bmap"])
     return inserting.go(planned, cache.home(), None if given["yes"] else _confirm, again=given["again"])
 
@@ -115,11 +122,16 @@ def _by_name(image: Path, cards: Sequence[Path], given: Mapping[str, Any]) -> li
         raise UserError(
             "--address is for one card", "Flash them one after the other, or --file cluster.toml."
         )
+    if what is None and given["stamp"]:
+        _say(f"{image} has no place for a name and a credential: it is written as it is.")
     what = what if given["stamp"] else None
     named = [""] * len(cards)
     if what:
         named = order.names(what, given["name"], len(cards), receipt.history(home), again=given["again"])
     more = asdict(address["address"]) if address else {}
+    for card in cards:
+        if not card.exists() and Path("/dev", card).is_block_device():
+            raise UserError(f"{card} is not there, and /dev/{card} is a device", f"Do you mean /dev/{card}?")
     wanted = Order(source, what, cards, named, home, _say, more, given["force"])
     chosen = flashing.look(wanted)
     if what:
@@ -136,7 +148,16 @@ def _confirm(question: str) -> bool:
     """UserError where nobody is there to be asked."""
     if not sys.stdin.isatty():
         raise UserError("nobody is there to be asked", "--yes writes without asking.")
-    return click.confirm(question, err=True)
+    try:
+        return click.confirm(question, err=True)
+    except click.Abort as error:  # Ctrl-C, or the end of the input
+        raise _Declined("nothing was written to it") from error
+
+
+class _Declined(UserError):
+    """By the person who was asked."""
+
+    exit_code = Interrupted.exit_code
 
 
 def _refuse_root() -> None:
@@ -160,7 +181,7 @@ def _ask(wanted: Order, chosen: Sequence[Judged], yes: bool) -> None:
     if yes:
         return
     if not _confirm(f"Erase {'it' if len(chosen) == 1 else 'them'}?"):
-        raise click.Abort
+        raise _Declined("nothing was written")
 
 
 def _ask_for_names(doubtful: Sequence[Judged]) -> None:
@@ -174,7 +195,7 @@ def _ask_for_names(doubtful: Sequence[Judged]) -> None:
             f"{one.device.path} may be no card. Type {one.device.name} to erase it", err=True
         )
         if typed.strip() != one.device.name:
-            raise click.Abort
+            raise _Declined("nothing was written", f"{typed.strip()} is not {one.device.name}.")
 
 
 def _print_cards(wanted: Order, chosen: Sequence[Judged]) -> None:
@@ -203,11 +224,11 @@ def _shown(results: Iterator[Result], as_json: bool) -> list[Result]:
             console.print(f"  [bold]hint:[/] {report.shown(result.error.hint)}")
         elif result.receipt:
             made = result.receipt
-            what = f"is {made.name}, a {made.role} of {made.cluster}" if made.name else "is written"
-            console.print(f"{path} {what}: written and read back in {sum(made.seconds.values()):.1f} s")
+            what = f" is {made.name}, a {made.role} of {made.cluster}" if made.name else ""
+            console.print(f"{path}{what}: written and read back in {sum(made.seconds.values()):.1f} s")
     if as_json:
         click.echo(json.dumps([_data(result) for result in every], indent=2))
-    elif any(one.receipt and one.receipt.name for one in every):
+    elif any(one.receipt and one.receipt.name and one.path.is_block_device() for one in every):
         console.print("Next: put the cards into their Pis, power these, and watch: k3s-bake nodes --watch")
     return every
 

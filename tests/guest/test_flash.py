@@ -4,6 +4,7 @@ import json
 import os
 import re
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,7 +16,7 @@ import zstandard
 from bake.card import rights
 from firstboot.contract import CREDENTIAL, CREDENTIAL_BYTES, Credential
 from firstboot.errors import UserError
-from guest.conftest import Done, Run, sha256
+from guest.conftest import CLI, Done, Run, sha256
 from guest.look import Image, tool
 from guest.loops import Loop, attached
 from guest.terminal import Terminal
@@ -176,7 +177,7 @@ def test_a_credential_for_an_authority_that_is_not_here(
     monkeypatch.setitem(environment, "K3S_BAKE_HOME", str(tmp_path / "elsewhere"))
     done = cli("flash", worker, tmp_path / "card.img")
     assert done.code == 2
-    assert "no cluster 'home' is known here" in done.error
+    assert "the signing key of the cluster 'home' is not here" in done.error
     assert cli("flash", worker, tmp_path / "card.img", "--no-stamp").code == 0
     with (tmp_path / "card.img").open("rb") as card, worker.open("rb") as image:
         assert card.read(512) == image.read(512)
@@ -348,7 +349,35 @@ def test_a_file_is_not_replaced_by_mistake(cli: Run, worker: Path, tmp_path: Pat
         assert words in done.error
 
 
+def test_a_name_without_its_folder(cli: Run, worker: Path, loop: Make, tmp_path: Path) -> None:
+    card = loop()
+    done = cli("flash", worker, card.path.name, cwd=tmp_path)
+    assert done.code == 2
+    assert f"Do you mean {card.path}?" in done.error
+    assert list(tmp_path.glob(card.path.name)) == []
+
+
 # rights
+
+
+def test_a_person_who_may_not_write_to_it(worker: Path, loop: Make, environment: dict[str, str]) -> None:
+    """As a user without any rights, who has the image alone."""
+    card = loop()
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        image = Path(folder, "w.img")
+        subprocess.run(["cp", "--sparse=always", worker, image], check=True)
+        image.chmod(0o644)
+        command = [CLI, "flash", image, card.path, "--yes", "--no-stamp"]
+        home = {**environment, "K3S_BAKE_HOME": f"{folder}/home"}
+        try:
+            done = subprocess.run(command, env=home, user=65534, group=65534, capture_output=True, text=True)
+        except PermissionError:
+            pytest.skip("this checkout is root's alone")
+    assert done.returncode == 2, done.stderr
+    assert f"you may not write to {card.path}" in done.stderr
+    assert "hint:" in done.stderr
+    assert not any(card.head())
 
 
 def test_devices_that_another_process_opens_for_us(loop: Make, monkeypatch: pytest.MonkeyPatch) -> None:

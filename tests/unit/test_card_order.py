@@ -1,5 +1,6 @@
 """Which device a path names, which node a card becomes, and what is kept of it."""
 
+import gzip
 import json
 import os
 from dataclasses import asdict, replace
@@ -14,6 +15,7 @@ from bake.cache import Home
 from bake.card import choice, order, receipt, stamp
 from bake.card.devices import Device, Judged, Verdict
 from bake.card.receipt import Receipt
+from bake.card.source import Source
 from bake.card.stamp import Stampable
 from bake.card.target import Target
 from bake.card.write import Phase, State
@@ -58,7 +60,7 @@ def test_an_image_of_one_node_makes_that_node_again() -> None:
 @pytest.mark.parametrize(
     ("given_names", "cards", "words"),
     [
-        (["w1"], 2, "1 names for 2 cards"),
+        (["w1"], 2, "1 --name for 2 cards"),
         (["w2", "w2"], 2, "w2 is given to two cards"),
         (["W_2"], 1, "'W_2' cannot be a node's name"),
         (["w1"], 1, "w1 is the name of a card that was written on 2026-11-26"),
@@ -67,6 +69,20 @@ def test_an_image_of_one_node_makes_that_node_again() -> None:
 def test_names_that_cannot_be(given_names: list[str], cards: int, words: str) -> None:
     with pytest.raises(UserError, match=words):
         order.names(WHAT, given_names, cards, [W1], again=False)
+
+
+def test_a_master_that_starts_a_cluster_is_one_card() -> None:
+    master = replace(WHAT, role="master", joins=False)
+    assert order.names(master, [], 1, [], again=False) == ["home-master"]
+    with pytest.raises(UserError, match="is one card"):
+        order.names(master, ["m1", "m2"], 2, [], again=False)
+
+
+def test_a_packed_image_without_its_manifest(tmp_path: Path) -> None:
+    packed = tmp_path / "w.img.gz"
+    packed.write_bytes(gzip.compress(bytes(512)))
+    with pytest.raises(UserError, match=r"w.img.gz is packed and has no manifest beside it"):
+        order.stampable(Source(packed))
 
 
 def test_a_name_that_is_given_again() -> None:
@@ -193,6 +209,9 @@ def test_labels(tmp_path: Path) -> None:
     svg = (tmp_path / "labels/w1.svg").read_text()
     assert ">w1</text>" in svg
     assert ">worker of home</text>" in svg
+    assert 'font-size="52"' in svg
+    write_labels(tmp_path / "labels", [replace(W1, name="home-worker-10")])
+    assert 'font-size="41"' in (tmp_path / "labels/home-worker-10.svg").read_text()
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot write labels"):
         write_labels(tmp_path / "file", [W1])

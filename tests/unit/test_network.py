@@ -307,3 +307,20 @@ class TestValues:
             StaticAddress(*values)
         assert caught.value.hint
         assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("address", "gateway"),
+    [
+        ("10.0.0.0/24", "10.0.0.1"),
+        ("10.0.0.255/24", "10.0.0.1"),
+        ("10.0.0.1/24", "10.0.0.1"),
+        ("10.0.0.5/24", "10.0.0.255"),
+        ("127.0.0.5/8", "127.0.0.1"),
+        ("224.0.0.5/24", "224.0.0.1"),
+    ],
+)
+def test_addresses_that_no_host_can_have(address: str, gateway: str) -> None:
+    with pytest.raises(UserError):
+        StaticAddress(address, gateway)
+    StaticAddress("10.0.0.0/31", "10.0.0.1")
