@@ -154,6 +154,7 @@ class _Maker:
                 spec=job.spec,
                 todo=todo,
                 card=stamp.record(draft.image, self._layout.boot.start, found),
+                block_map=block_map,
                 grown=grown,
                 seconds=timings.rounded(),
             ),

@@ -29,16 +29,19 @@ def document(
     spec: NodeSpec,
     todo: Plan,
     card: Mapping[str, Any] | None,
+    block_map: str,
     grown: int,
     seconds: Mapping[str, float],
 ) -> str:
-    """The manifest. ``card`` is what bake.card.stamp.record gives: what ``k3s-bake flash`` goes by."""
+    """The manifest. ``block_map`` is the text of the one beside it; ``card`` is what bake.card.stamp.record
+    gives: what ``k3s-bake flash`` goes by."""
     data = {
         "tool": f"k3s-bake {version('k3s-bake')}",
         "base": base,
         "k3s": {"version": spec.k3s.version and str(spec.k3s.version), "sha256": spec.k3s.binary.sha256},
         "spec": spec_json.to_json(spec),
         "card": card,
+        "bmap": hashlib.sha256(block_map.encode()).hexdigest(),
         "grown": grown,
         "seconds": seconds,
         "notes": [{"concern": concern, "text": text} for concern, text in todo.notes],

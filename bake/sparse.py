@@ -32,10 +32,21 @@ def copy_device(source: Path, target: Path, size: int, done: Callable[[int], Non
     with source.open("rb", buffering=0) as reading, target.open("xb") as writing:
         writing.truncate(size)
         for at in range(0, size, _STEP):
-            piece = os.pread(reading.fileno(), min(_STEP, size - at), at)
+            piece = _whole(reading.fileno(), min(_STEP, size - at), at)
             if piece != zeros[: len(piece)]:
                 os.pwrite(writing.fileno(), piece, at)
             done(len(piece))
+
+
+def _whole(source: int, size: int, at: int) -> bytes:
+    """OSError where that cannot be read: what a device gives less of it may give when it is asked again."""
+    found = b""
+    while len(found) < size:
+        piece = os.pread(source, size - len(found), at + len(found))
+        if not piece:
+            raise OSError(errno.EIO, "the device ends before its partitions")
+        found += piece
+    return found
 
 
 def copy_out(image: Path, start: int, size: int, target: Path) -> None:

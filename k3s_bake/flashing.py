@@ -4,12 +4,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from bake.cache import Home
 from bake.card import choice, found, order, plain_file, receipt, rights
-from bake.card.devices import Judged
+from bake.card.devices import Device, Judged
 from bake.card.flash import Flash, Job
 from bake.card.plain_file import PlainFile
 from bake.card.receipt import Receipt
@@ -37,13 +38,14 @@ class Order:
     """What each is told besides its name: an address."""
     force: bool = False
 
-    @property
+    @cached_property
     def devices(self) -> list[Path]:
+        """Decided once: what is pulled out while a person is asked becomes no file."""
         return [path for path in self.paths if path.is_block_device()]
 
-    @property
+    @cached_property
     def files(self) -> list[Path]:
-        return [path for path in self.paths if not path.is_block_device()]
+        return [path for path in self.paths if path not in self.devices]
 
 
 @dataclass(frozen=True)
@@ -69,19 +71,28 @@ def look(order_: Order) -> list[Judged]:
 
 def write(order_: Order, chosen: Sequence[Judged]) -> list[Result]:
     """All of them. UserError before anything is written; what fails then is in the results."""
+    receipts: dict[Path, Receipt] = {}
+    judged = {one.device.number: one.device for one in chosen}
     with ExitStack() as stack:
         targets, files = _opened(order_, chosen, stack)
         jobs = [Job(targets[path], stamp) for path, stamp in zip(order_.paths, _stamps(order_), strict=True)]
+        names = dict(zip(order_.paths, order_.names, strict=True))
+
+        def done(job: Job) -> None:
+            path = job.target.path
+            if path in files:
+                files[path].publish(order_.source.size or 0)
+            made = _receipt(order_, job, names[path], judged.get(job.target.number))
+            receipt.keep(made, order_.home)
+            receipts[path] = made
+
         # Of Ctrl-C the cards that are not done tell themselves, and the others have receipts.
-        with suppress(KeyboardInterrupt), Flash(order_.source, jobs) as flash:
+        with suppress(KeyboardInterrupt), Flash(order_.source, jobs, done) as flash:
             cards_table.follow(flash, order_.names, order_.source.to_write)
-        devices = {one.device.number: one for one in chosen}
-        results = []
-        for job, name in zip(jobs, order_.names, strict=True):
-            results.append(
-                _result(order_, job, name, files.get(job.target.path), devices.get(job.target.number))
-            )
-        return results
+        return [
+            Result(path, names[path], job.error, receipts.get(path))
+            for path, job in zip(order_.paths, jobs, strict=True)
+        ]
 
 
 def _opened(
@@ -107,21 +118,8 @@ def _stamps(order_: Order) -> Iterator[Stamp | None]:
         yield Stamp(order_.what.credential, order.credential(cluster, order_.what, name, order_.more))
 
 
-def _result(order_: Order, job: Job, name: str, file: PlainFile | None, judged: Judged | None) -> Result:
-    path, error, made = job.target.path, job.error, None
-    if job.done:
-        try:
-            if file:
-                file.publish(order_.source.size or 0)
-            made = _receipt(order_, job, name, judged)
-            receipt.keep(made, order_.home)
-        except UserError as failed:
-            error = failed
-    return Result(path, name, error, made if error is None else None)
-
-
-def _receipt(order_: Order, job: Job, name: str, judged: Judged | None) -> Receipt:
-    source, what, device = order_.source, order_.what, judged.device if judged else None
+def _receipt(order_: Order, job: Job, name: str, device: Device | None) -> Receipt:
+    source, what = order_.source, order_.what
     return Receipt(
         written=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         device=str(job.target.path),
@@ -130,7 +128,7 @@ def _receipt(order_: Order, job: Job, name: str, judged: Judged | None) -> Recei
         size=job.target.size,
         image=str(source.path),
         image_size=source.size or 0,
-        content_sha256=source.content_sha256,
+        parts_sha256=source.parts_sha256,
         bytes_written=job.state.written,
         verified=True,
         seconds={phase: round(seconds, 3) for phase, seconds in job.state.seconds.items()},

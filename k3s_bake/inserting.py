@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bake.cache import Home
-from bake.card import choice, found, order, receipt
+from bake.card import choice, claim, found, order, receipt
 from bake.card.devices import Judged
 from bake.card.flash import Interrupted
 from bake.card.insert import Slots
@@ -64,7 +64,7 @@ def _known(images: Sequence[Path], cluster: str, *, use_map: bool) -> Iterator[t
     for path in images:
         source = Source(path, use_map=use_map)
         what = order.stampable(source)
-        order.require(what, source, address=False)
+        order.require(what, source, None)
         if what and what.cluster != cluster:
             raise UserError(f"{path} is of the cluster '{what.cluster}'", f"The file is of '{cluster}'.")
         if what:
@@ -85,8 +85,8 @@ def _planned(node: NodeEntry, known: Sequence[tuple[Source, Stampable]], cluster
             raise UserError(
                 f"{source.path} is of a {what.role}, and {name} is a {node.role}", "Bake it again."
             )
-        if node.address and not what.name:
-            order.require(what, source, address=True)
+        if not what.name:  # the image of one node has its address
+            order.require(what, source, node.address)
         return Planned(node, name, source, what)
     further = " --join" if node.join else ""
     raise UserError(
@@ -112,7 +112,7 @@ def go(planned: Sequence[Planned], home: Home, ask: Ask | None, *, again: bool) 
         console.print(f"[bold]{at} of {len(left)}:[/] put in the card for {report.shown(what)}")
         while True:
             card = _wait(slots, one.name, ask)
-            result = _write(one, card, home)
+            result = _write(one, card, home, again=again)
             slots.take(card)
             yield result
             if isinstance(result.error, Interrupted):
@@ -132,15 +132,20 @@ def _wait(slots: Slots, name: str, ask: Ask | None) -> Judged:
             if ask is None or ask(f"Erase {report.plain(what)} and make it {name}?"):
                 return card
             slots.take(card)
+        for other in slots.refused():
+            path, why = other.device.path, "; ".join(other.reasons)
+            report.console(stderr=True).print(report.shown(f"{path} is not taken: {why}"))
         time.sleep(_EVERY)
 
 
-def _write(one: Planned, card: Judged, home: Home) -> Result:
+def _write(one: Planned, card: Judged, home: Home, *, again: bool) -> Result:
     say = report.console(stderr=True).print
-    more = asdict(one.entry.address) if one.entry.address and one.what.addressed else {}
+    more = asdict(one.entry.address) if one.entry.address and not one.what.name else {}
     path = Path(card.device.path)
     made = Order(one.source, one.what, [path], [one.name], home, lambda line: say(report.shown(line)), more)
     try:
-        return flashing.write(made, flashing.look(made))[0]
+        choice.check_size(card.device, one.source.size)
+        with claim.names(one.what, [one.name], 1, home, again=again):
+            return flashing.write(made, [card])[0]  # what was asked about, and nothing that is there now
     except UserError as error:  # the next card may be better
         return Result(path, one.name, error, None)

@@ -54,7 +54,7 @@ def check_opened(targets: Sequence[Target], chosen: Sequence[Judged], now: Seque
 
 
 def _identity(device: Device) -> tuple[object, ...]:
-    return device.number, device.size, device.serial, device.model
+    return device.number, device.size, device.serial, device.model, device.sequence
 
 
 def _named(path: Path, judged: Sequence[Judged]) -> Judged:

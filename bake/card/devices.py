@@ -4,7 +4,7 @@ What the system stands on is refused whatever a person says; what is likely no c
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -21,7 +21,6 @@ LARGE = 256 << 30
 """Bytes: larger cards exist, but hardly anybody puts one in a Pi, and disks begin there."""
 
 _WHOLE = frozenset({"disk", "loop"})
-_BUILT_ON = frozenset({"lvm", "crypt", "dm", "mpath", "dmraid"})
 _MEMBERS = {
     "LVM2_member": "LVM",
     "linux_raid_member": "a RAID",
@@ -70,6 +69,8 @@ class Device:
     """The file system, or the signature of something else."""
     label: str = ""
     uuid: str = ""
+    sequence: str = ""
+    """Another one for each card in the same reader (the kernel's diskseq); empty where it does not count."""
     children: tuple["Device", ...] = field(default=(), repr=False)
 
     def all(self) -> Iterator["Device"]:
@@ -123,7 +124,7 @@ def _never(top: Device, numbers: frozenset[str], in_use: frozenset[str]) -> Iter
             yield f"{one.name} is part of a file system that is mounted"
         if one.holds in _UNSEEN:
             yield f"{one.name} belongs to {_MEMBERS[one.holds]}"
-        if one is not top and (one.kind in _BUILT_ON or one.kind.startswith("raid")):
+        if one is not top and one.kind != "part":  # LVM, crypt, RAID, bcache, and what is still to come
             yield f"{one.name} ({one.kind}) is made of it"
     if top.kind not in _WHOLE or top.name.startswith(("zram", "ram", "nbd", "md", "dm-")):
         yield f"it is no disk ({top.kind})" if top.kind not in _WHOLE else "it is no disk"
@@ -144,6 +145,29 @@ def _doubts(top: Device) -> Iterator[str]:
             yield f"{one.name} belongs to {_MEMBERS[one.holds]}"
         elif one.holds in _OTHER_SYSTEMS:
             yield f"{one.name} is of {_OTHER_SYSTEMS[one.holds]}"
+
+
+def with_backing(
+    judged: Sequence[Judged], backing: Mapping[str, str], swapped: Iterable[str]
+) -> list[Judged]:
+    """Loop devices, by what they stand for: O_EXCL does not tell that somebody else uses that.
+
+    ``backing``: by the loop's ``major:minor`` the number of the device behind it, or for a file its identity,
+    which has a slash in it. ``swapped``: identities of files that are swapped to.
+    """
+    used = {backing.get(one.device.number) for one in judged if one.verdict is Verdict.REFUSED}
+    used |= set(swapped)
+    return [_by_backing(one, backing.get(one.device.number), used) for one in judged]
+
+
+def _by_backing(one: Judged, behind: str | None, used: Set[str | None]) -> Judged:
+    if behind is None or one.verdict is Verdict.REFUSED:
+        return one
+    if "/" not in behind:
+        return Judged(one.device, Verdict.REFUSED, ("it stands for a device, not for a file",))
+    if behind in used:
+        return Judged(one.device, Verdict.REFUSED, ("the file behind it is in use",))
+    return one
 
 
 def without_boot_areas(judged: Sequence[Judged]) -> list[Judged]:

@@ -70,14 +70,18 @@ class Feed:
                         self._fed[card] = number
                         self._release()
         finally:
-            with self._changed:
-                self._fed.pop(card, None)
-                self._release()
+            self.leave(card)
         own = buffer(PIECE)
         for one in self._source.pieces(lambda: own, number):
             if self._stop.is_set():
                 raise Stopped
             yield one
+
+    def leave(self, card: int) -> None:
+        """It takes nothing any more, if ever it has."""
+        with self._changed:
+            self._fed.pop(card, None)
+            self._release()
 
     def _is_settled(self, card: int, number: int) -> bool:
         return (
@@ -106,6 +110,8 @@ class Feed:
     def _take(self) -> memoryview:
         """A buffer to read to; where the slowest hold all and the fastest waits, they are left behind."""
         with self._changed:
+            if self._stop.is_set():
+                raise Stopped
             while not self._free:
                 if self._stop.is_set() or not self._fed:
                     raise Stopped

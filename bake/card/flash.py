@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -32,63 +32,64 @@ class Job:
     stamp: Stamp | None = None
     state: State = field(default_factory=State)
     error: UserError | None = None
-    table_read: bool = False
-    """Whether the kernel knows the new partitions."""
+    ended: threading.Event = field(default_factory=threading.Event)
+    """Nobody works at it any more. Not a thread's end: in Python 3.11 a join that Ctrl-C cuts short takes a
+    thread that runs for one that has ended."""
 
     @property
     def done(self) -> bool:
         return self.state.phase is Phase.DONE
 
 
+def _nothing(job: Job) -> None:
+    pass
+
+
 class Flash:
     """Threads of its own write; whoever made it looks at the jobs meanwhile.
 
-    As a context: when it ends nothing is being written any more, and what was not done is no valid card.
+    As a context: when it ends nothing is being written any more, and what was not done is no valid card. A
+    thread that hangs in the kernel then is left to it, with its open file.
     """
 
-    def __init__(self, source: Source, jobs: Sequence[Job]) -> None:
+    def __init__(self, source: Source, jobs: Sequence[Job], done: Callable[[Job], None] = _nothing) -> None:
+        """``done`` is called for each card that is whole, as soon as it is, by its own thread. What it raises
+        becomes the card's error."""
         self._source = source
         self.jobs = jobs
+        self._done = done
         self._stop = threading.Event()
         self._feed = Feed(source, len(jobs), self._stop)
-        reader = threading.Thread(target=self._feed.run, daemon=True)
-        cards = [
-            threading.Thread(target=self._card, args=(at, job), daemon=True) for at, job in enumerate(jobs)
-        ]
-        self._threads = [reader, *cards]
 
     def __enter__(self) -> "Flash":
-        for thread in self._threads:
-            thread.start()
+        try:
+            for at, job in enumerate(self.jobs):
+                job.target.in_use = True
+                threading.Thread(target=self._card, args=(at, job), daemon=True).start()
+            threading.Thread(target=self._feed.run, daemon=True).start()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *error: object) -> None:
         self._stop.set()
-        end = time.monotonic() + _PATIENCE
         with suppress(KeyboardInterrupt):  # a second one: it is not waited for any longer
-            for thread in self._threads:
-                thread.join(max(0.0, end - time.monotonic()))
+            self.wait(_PATIENCE)
         for job in self.jobs:
-            if not job.done and job.error is None:  # its thread hangs in the kernel
-                job.error = Interrupted(*_NOT_WHOLE)
-
-    @property
-    def lasts(self) -> bool:
-        return any(thread.is_alive() for thread in self._threads[1:])
+            if not job.ended.is_set():
+                job.error = job.error or Interrupted(*_NOT_WHOLE)
 
     def wait(self, seconds: float) -> bool:
         """Whether it still lasts after that time, or less."""
         end = time.monotonic() + seconds
-        for thread in self._threads[1:]:
-            thread.join(max(0.0, end - time.monotonic()))
-        return self.lasts
+        return not all(job.ended.wait(max(0.0, end - time.monotonic())) for job in self.jobs)
 
     def _card(self, at: int, job: Job) -> None:
-        pieces = self._feed.pieces(at)
         try:
-            Card(job.target, job.state, self._stop, job.stamp).make(self._source, pieces)
-            if job.target.is_block:
-                job.table_read = job.target.reread_table()
+            Card(job.target, job.state, self._stop, job.stamp).make(self._source, self._feed.pieces(at))
+            self._done(job)
+            job.target.reread_table()
         except Stopped:
             job.error = Interrupted(*_NOT_WHOLE)
         except UserError as error:
@@ -96,6 +97,8 @@ class Flash:
         except Exception as error:  # noqa: BLE001 (a mistake of ours with one card stops no other)
             job.error = WorkFailed(f"k3s-bake failed: {type(error).__name__}: {error}", "Please report this.")
         finally:
-            pieces.close()
+            self._feed.leave(at)
             if job.error:
                 job.state.enter(Phase.FAILED)
+            job.target.in_use = False
+            job.ended.set()

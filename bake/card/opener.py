@@ -6,6 +6,7 @@ Whoever listens at SOCKET gets one message a device: an error number, 0 with the
 closes the connection the kernel is asked to read the partition tables. Standard library only.
 """
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -21,25 +22,27 @@ FLAGS = os.O_RDWR | os.O_EXCL | os.O_DIRECT | os.O_CLOEXEC
 
 def main(place: str, paths: list[str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends when the other does
-    handles = []
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as other:
+    handles: list[int] = []
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as other:
         other.connect(place)
         for path in paths:
-            try:
-                handle = os.open(path, FLAGS)
-                if not stat.S_ISBLK(os.fstat(handle).st_mode):
-                    raise OSError(errno.ENOTBLK, "no block device")
-            except OSError as error:
-                other.send(str(error.errno).encode())
-            else:
-                handles.append(handle)
-                socket.send_fds(other, [b"0"], [handle])
+            hand_over(other, path, handles)
         other.recv(1)
     for handle in handles:
-        try:
+        with contextlib.suppress(OSError):  # somebody looks at it: plugged in again it is seen
             fcntl.ioctl(handle, _BLKRRPART)
-        except OSError:
-            continue  # somebody looks at it: whoever plugs it in again sees the new ones
+
+
+def hand_over(other: socket.socket, path: str, handles: list[int]) -> None:
+    try:
+        handle = os.open(path, FLAGS)
+        handles.append(handle)
+        if not stat.S_ISBLK(os.fstat(handle).st_mode):
+            raise OSError(errno.ENOTBLK, "no block device")
+    except OSError as error:
+        other.send(str(error.errno).encode())
+    else:
+        socket.send_fds(other, [b"0"], [handle])
 
 
 if __name__ == "__main__":

@@ -6,13 +6,13 @@ from typing import Any
 
 from bake import trust
 from bake.cache import Home
-from bake.card import receipt, stamp
-from bake.card.receipt import Receipt
+from bake.card import stamp
 from bake.card.source import Source, manifest_of
 from bake.card.stamp import Stampable
 from bake.spec import Role
 from bake.wish import credential_of
-from firstboot import certificate
+from firstboot import certificate, network
+from firstboot.addresses import StaticAddress
 from firstboot.contract import Credential, is_label
 from firstboot.errors import UserError
 
@@ -32,23 +32,18 @@ def stampable(source: Source) -> Stampable | None:
     return stamp.of_image(source.path)
 
 
-def require(found: Stampable | None, source: Source, *, address: bool) -> None:
-    """UserError where its cards cannot be told a name, or an address."""
+def require(found: Stampable | None, source: Source, address: StaticAddress | None) -> None:
+    """UserError where its cards cannot be told a name, or that address."""
     if found is None:
         raise UserError(f"{source.path} has no place for a card's own name and credential", _PLAIN)
-    if address and not found.addressed:
-        raise UserError(
-            f"the agent in {source.path} sets no address that its card brings along",
-            "Bake it again, with a base that has dhcpcd, NetworkManager or systemd-networkd.",
-        )
+    if address and (refusal := network.refusal(found.network_manager, address)):
+        raise UserError(f"{address.address} cannot be set there: {refusal}", "Leave it out: DHCP gives one.")
 
 
-def names(
-    found: Stampable, given: Sequence[str], cards: int, history: Sequence[Receipt], *, again: bool
-) -> list[str]:
-    """One a card. Those that are not given: the image's own for a single card, else numbered.
+def check_names(found: Stampable, given: Sequence[str], cards: int) -> list[str]:
+    """Those that cards of the image are given: ``given``, or its own; none, where they are to be numbered.
 
-    UserError for a name that is none, or that another card has, unless it is given ``again``.
+    UserError for what cannot be.
     """
     if given and len(given) != cards:
         raise UserError(
@@ -63,25 +58,14 @@ def names(
         raise UserError(
             f"the image is of {found.name} alone", "Give each card a --name, or bake an image without one."
         )
-    had = receipt.named(history, found.cluster)
-    own = found.name or ("" if found.joins else f"{found.cluster}-{found.role}")
-    chosen: list[str] = list(given) or ([own] if own else [])
-    for name in chosen:
+    for name in given:
         if not is_label(name):
-            raise UserError(
-                f"'{name}' cannot be a node's name", "Small letters, digits and inner hyphens, 63 at most."
-            )
-        if chosen.count(name) > 1:
+            hint = "Small letters, digits and inner hyphens, 63 at most."
+            raise UserError(f"'{name}' cannot be a node's name", hint)
+        if list(given).count(name) > 1:
             raise UserError(f"{name} is given to two cards", "Each node has a name of its own.")
-        if name in had and given and not again:
-            earlier = had[name]
-            raise UserError(
-                f"{name} is the name of a card that was written on {earlier.written[:10]}",
-                "--again, if that one is gone or is this one; else another name.",
-            )
-    while len(chosen) < cards:
-        chosen.append(receipt.next_name({*had, *chosen}, found.cluster, found.role))
-    return chosen
+    own = found.name or ("" if found.joins else f"{found.cluster}-{found.role}")
+    return list(given) or ([own] if own else [])
 
 
 def cluster_of(found: Stampable, home: Home, say: trust.Say) -> trust.Cluster:
@@ -102,8 +86,10 @@ def cluster_of(found: Stampable, home: Home, say: trust.Say) -> trust.Cluster:
 
 
 def credential(cluster: trust.Cluster, found: Stampable, name: str, more: dict[str, Any]) -> Credential:
-    """A node's own, signed now. ``more``: its address and what goes with it."""
-    return replace(credential_of(cluster, Role(found.role), name), name=name, **more)
+    """A node's own, signed now. ``more``: its address and what goes with it. UserError for too much of it."""
+    made = replace(credential_of(cluster, Role(found.role), name), name=name, **more)
+    made.to_bytes()
+    return made
 
 
 def serial_of(given: Credential) -> int:

@@ -51,7 +51,13 @@ def opened(path: Path, source: Source, *, force: bool) -> Iterator[PlainFile]:
     with drafting(path) as draft:
         handle = os.open(draft.image, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            os.ftruncate(handle, source.size if source.size is not None else _UNKNOWN)
+            try:
+                os.ftruncate(handle, source.size if source.size is not None else _UNKNOWN)
+            except OSError as error:
+                raise UserError(
+                    f"{path.parent} takes no file of that size: {error.strerror}",
+                    "Name a file on another file system, or unpack the image first.",
+                ) from error
             yield PlainFile(draft, Target(handle, path), force=force)
         finally:
             os.close(handle)

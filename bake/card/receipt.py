@@ -4,8 +4,8 @@ The names in them are those that a cluster's cards have. Nothing in them is secr
 """
 
 import json
+import os
 import re
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,8 +30,9 @@ class Receipt:
     image: str
     """The path it had."""
     image_size: int
-    content_sha256: str
-    """Of the hashes of its parts, one after the other: what was written and read back, before the stamp."""
+    parts_sha256: str
+    """Of the hashes of its parts, one after the other: what was written and read back, before the stamp. Of
+    two cards that are written in the same way, raw or by the same block map, it is the same."""
     bytes_written: int
     verified: bool
     seconds: dict[str, float]
@@ -56,8 +57,8 @@ class Receipt:
 def keep(receipt: Receipt, home: cache.Home) -> Path:
     """Where it is now. UserError or WorkFailed where the data folder takes nothing."""
     folder = home.data / "cards"
-    what = _ODD.sub("-", receipt.name or Path(receipt.device).name)
-    target = folder / f"{receipt.written.replace(':', '')}-{what}-{time.monotonic_ns() % 1000000:06}.json"
+    what = _ODD.sub("-", receipt.name or Path(receipt.device).name)[:80]
+    target = folder / f"{receipt.written.replace(':', '')}-{what}-{os.urandom(4).hex()}.json"
     with cache.writing(target):
         folder.chmod(0o700)
         part = cache.beside(target, ".part")
@@ -69,24 +70,18 @@ def keep(receipt: Receipt, home: cache.Home) -> Path:
 def history(home: cache.Home) -> list[Receipt]:
     """Oldest first; what is garbled, or of another format, is left out."""
     found = []
-    for path in sorted((home.data / "cards").glob("*.json")):
+    for path in (home.data / "cards").glob("*.json"):
         try:
             data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            if data.pop("format", None) == _FORMAT:
+            if data.pop("format") == _FORMAT:
                 found.append(Receipt(**data))
-        except (OSError, ValueError, TypeError, RecursionError):
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             continue
-    return sorted(found, key=lambda receipt: receipt.written)
+    texts = ("written", "device", "image", "cluster", "role", "name")
+    sound = [one for one in found if all(isinstance(getattr(one, text), str) for text in texts)]
+    return sorted(sound, key=lambda receipt: receipt.written)
 
 
 def named(receipts: Sequence[Receipt], cluster: str) -> dict[str, Receipt]:
     """The last card of each name in a cluster."""
     return {one.name: one for one in receipts if one.name and one.cluster == cluster}
-
-
-def next_name(taken: set[str], cluster: str, role: str) -> str:
-    """Like ``home-worker-3``: the first that no card has."""
-    number = 1
-    while (name := f"{cluster[:40]}-{role}-{number}") in taken:
-        number += 1
-    return name

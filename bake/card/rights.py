@@ -12,7 +12,7 @@ from pathlib import Path
 from bake import process
 from bake.card import opener
 from bake.card.target import Target
-from firstboot.errors import UserError
+from firstboot.errors import UserError, WorkFailed
 
 _NOT_ALLOWED = {errno.EACCES, errno.EPERM}
 _LIMIT = 60.0
@@ -28,14 +28,15 @@ def opened(paths: Sequence[Path], sudo: Sequence[str] = SUDO) -> Iterator[list[T
     try:
         try:
             for path in paths:
-                targets.append(Target(_open(path), path))
+                targets.append(_target(_open(path), path))
             yield targets
         except _NotAllowedError as error:
             for target in targets:
                 target.close()
             targets.clear()
             with _by_sudo(paths, sudo, error.path) as handles:
-                targets += [Target(handle, path) for handle, path in zip(handles, paths, strict=True)]
+                for handle, path in zip(handles, paths, strict=True):
+                    targets.append(_target(handle, path))
                 yield targets
     finally:
         for target in targets:
@@ -82,6 +83,7 @@ def _by_sudo(paths: Sequence[Path], sudo: Sequence[str], first: Path) -> Iterato
                     raise
                 yield handles
         finally:
+            listener.close()  # a helper that has only just come finds nobody, and ends
             helper.wait()  # it asks for the new partition tables, and then it ends
 
 
@@ -113,10 +115,21 @@ def _answered(listener: socket.socket, helper: process.Background, first: Path) 
 
 
 def _received(other: socket.socket, path: Path) -> int:
-    message, handles, _, _ = socket.recv_fds(other, 16, 1)
+    try:
+        message, handles, _, _ = socket.recv_fds(other, 16, 1)
+    except OSError as error:  # a time-out is one
+        raise WorkFailed(f"{path} was not opened in {_LIMIT:.0f} s", "Plug it in again.") from error
     if not handles:
         raise refusal(path, int(message or b"0"))
     return handles[0]
+
+
+def _target(handle: int, path: Path) -> Target:
+    try:
+        return Target(handle, path)
+    except OSError as error:
+        os.close(handle)
+        raise refusal(path, error.errno or 0) from error
 
 
 def refusal(path: Path, number: int) -> UserError:

@@ -5,6 +5,7 @@ image without one is not hashed while it is written, which would take longer tha
 """
 
 import hashlib
+import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -42,15 +43,24 @@ class Reader(Protocol):
         """Bytes read: fewer than asked for only where the image ends. ``at`` only ever grows."""
 
 
+def _quiet(line: str) -> None:
+    pass
+
+
 class Source:
     """Read by several at once, each by ``pieces``."""
 
-    def __init__(self, path: Path, *, use_map: bool = True) -> None:
-        """UserError for what is no file, and where image and map do not belong together."""
+    def __init__(self, path: Path, *, use_map: bool = True, say: Callable[[str], None] = _quiet) -> None:
+        """UserError for what is no image of a card, and where image and map do not belong together.
+
+        A map is taken only where the manifest beside it names it: one that another tool has made of a file's
+        holes leaves out zeros that mean something.
+        """
         self.path = path
         self.packed = _kind(path)
         self._identity = _identity(path)
-        self.map = _map_of(path, self.packed) if use_map else None
+        self._check_head()
+        self.map = _map_of(path, self.packed, say) if use_map else None
         self.size: int | None = path.stat().st_size if self.packed is None else None
         """Bytes; None for a packed one until it has been read once."""
         if self.map and self.size not in (None, self.map.size):
@@ -62,13 +72,27 @@ class Source:
         self.digests: dict[int, str] = {}
         """sha256 of each part, once it has been read."""
 
+    def _check_head(self) -> None:
+        """UserError where it does not begin as a card does, or cannot be unpacked."""
+        head = memoryview(bytearray(512))
+        try:
+            with self._opened() as read:
+                got = read(0, head)
+        except WorkFailed as error:
+            raise UserError(error.message, error.hint) from error
+        if got < len(head) or bytes(head[510:]) != b"\x55\xaa":
+            raise UserError(
+                f"{self.path} has no partition table: it is not a card image",
+                "Use the image of a whole card, not of a partition, nor a text.",
+            )
+
     @property
     def to_write(self) -> int | None:
         """Bytes."""
         return sum(end - start for (start, end), _ in self.map.ranges) if self.map else self.size
 
     @property
-    def content_sha256(self) -> str:
+    def parts_sha256(self) -> str:
         """Of the parts' hashes, one after the other; good once all was read."""
         joined = "".join(self.digests[part] for part in sorted(self.digests))
         return hashlib.sha256(joined.encode()).hexdigest()
@@ -98,7 +122,7 @@ class Source:
                     raise self._changed()
                 if self._is_hashed:
                     digest.update(piece[:got])
-                    if span.last or got < span.size:
+                    if got and (span.last or got < span.size):
                         self._settle(span.part, digest.hexdigest())
                         digest = hashlib.sha256()
                 if got and span.number >= first:
@@ -217,10 +241,7 @@ def _kind(path: Path) -> str | None:
     if not path.is_file():
         what = "is not a file" if path.exists() else "does not exist"
         raise UserError(f"{path} {what}", "'k3s-bake image' makes images to flash.")
-    kind = archive_kind(path)
-    if kind is None and path.stat().st_size < 512:
-        raise UserError(f"{path} is no card image: it has {path.stat().st_size} bytes", "Copy it again.")
-    return kind
+    return archive_kind(path)
 
 
 def unpacked_name(path: Path, packed: str | None) -> Path:
@@ -228,18 +249,27 @@ def unpacked_name(path: Path, packed: str | None) -> Path:
     return path.with_suffix("") if packed and path.suffix in _PACKED else path
 
 
-def _map_of(path: Path, packed: str | None) -> bmap.BlockMap | None:
+def _map_of(path: Path, packed: str | None, say: Callable[[str], None]) -> bmap.BlockMap | None:
     image = unpacked_name(path, packed)
     beside = image.with_name(image.name + ".bmap")
     try:
         with beside.open(encoding="ascii") as stream:
-            return bmap.parse(stream.read(_MOST))
+            text = stream.read(_MOST)
+        parsed = bmap.parse(text)
     except FileNotFoundError:
         return None
     except ValueError as error:  # of the encoding, too
         raise UserError(
             f"{beside} is no block map that k3s-bake knows: {error}", "--no-bmap goes without it."
         ) from error
+    try:
+        known = json.loads(image.with_name(image.name + ".manifest.json").read_text(encoding="utf-8"))["bmap"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        known = None
+    if known != hashlib.sha256(text.encode()).hexdigest():
+        say(f"{beside} was not made with this image by k3s-bake: all of the image is written.")
+        return None
+    return parsed
 
 
 def _identity(path: Path) -> tuple[int, ...]:

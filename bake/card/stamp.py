@@ -35,8 +35,8 @@ class Stampable:
     """False: a master that starts the cluster."""
     name: str | None
     """What it was baked to be called."""
-    addressed: bool
-    """Whether its agent can set an address that a card brings along."""
+    network_manager: str | None
+    """What sets addresses there, as its agent was told; None: it sets none that a card brings along."""
     known_hosts: str
     """By what its nodes know their masters: of one authority alone."""
     credential: tuple[Place, ...]
@@ -86,8 +86,8 @@ def _stampable(image: Path, boot: int, config: str, known: str) -> Stampable | N
         area = b"".join(os.pread(stream.fileno(), size, at) for at, size in where)
     if area.strip(b"\0 \n") and Credential.from_bytes(area) is None:
         return None
-    addressed = node.network_manager is not None
-    return Stampable(node.cluster, node.role, node.joins, node.name, addressed, known, tuple(where))
+    manager = node.network_manager
+    return Stampable(node.cluster, node.role, node.joins, node.name, manager, known, tuple(where))
 
 
 def of_manifest(path: Path) -> Stampable | None:
@@ -104,7 +104,14 @@ def of_manifest(path: Path) -> Stampable | None:
 
 
 def put(target: Target, where: tuple[Place, ...], credential: Credential) -> None:
-    """Over what was written to a card, and read back. WorkFailed where the card did not take it."""
+    """Over what was written to a card, and read back. WorkFailed where the card did not take it, and where
+    there is something else in its place."""
+    before = b"".join(target.read(at, size) for at, size in where)
+    if before.strip(b"\0 \n") and Credential.from_bytes(before) is None:
+        raise WorkFailed(
+            "the image has no place for a credential where its manifest says so",
+            "The manifest beside it is of another image: put its own there, or --no-stamp.",
+        )
     left = credential.to_bytes()
     for at, size in where:
         piece, left = left[:size], left[size:]

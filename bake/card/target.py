@@ -7,6 +7,7 @@ import os
 import stat
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from firstboot.errors import WorkFailed
@@ -15,7 +16,7 @@ BLOCK = 4096
 """Bytes: what is aligned to it is aligned for any card."""
 
 _BLKGETSIZE64, _BLKSSZGET, _BLKRRPART = 0x80081272, 0x1268, 0x125F  # linux/fs.h
-_GONE = {errno.ENODEV, errno.ENXIO, errno.ENOMEDIUM, errno.EBADF}
+_GONE = {errno.ENODEV, errno.ENXIO, errno.ENOMEDIUM}
 
 
 class CardFailed(WorkFailed):
@@ -40,6 +41,8 @@ class Target:
         self.size = self._ask(_BLKGETSIZE64, "Q") if self.is_block else status.st_size
         self.sector = self._ask(_BLKSSZGET, "I") if self.is_block else 512
         self._scratch = buffer(2 * BLOCK)
+        self.in_use = False
+        """A thread may be reading or writing right now."""
 
     def _ask(self, request: int, kind: str) -> int:
         answer = fcntl.ioctl(self.handle, request, bytes(struct.calcsize(kind)))
@@ -81,16 +84,17 @@ class Target:
         except OSError as error:
             raise failure("write", None, error) from error
 
-    def reread_table(self) -> bool:
-        """Whether the kernel has taken the new partitions: as root, and where nobody else looks at it."""
-        try:
-            fcntl.ioctl(self.handle, _BLKRRPART)
-        except OSError:
-            return False
-        return True
+    def reread_table(self) -> None:
+        """Have the kernel take the new partitions. It does so for root, where nobody else looks at them."""
+        if self.is_block:
+            with suppress(OSError):
+                fcntl.ioctl(self.handle, _BLKRRPART)
 
     def close(self) -> None:
-        os.close(self.handle)
+        """Not under a thread that hangs in the kernel: it would go on with whatever is opened next under
+        its number. Then it ends with the process."""
+        if not self.in_use:
+            os.close(self.handle)
 
     def _all(
         self, do: Callable[[int, list[memoryview], int], int], verb: str, at: int, data: memoryview

@@ -8,11 +8,11 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from bake.card import stamp
+from bake.card.ahead import ahead
 from bake.card.feed import Stopped
 from bake.card.source import PIECE, Source, Span
 from bake.card.target import BLOCK, CardFailed, Target, buffer
@@ -21,6 +21,9 @@ from firstboot.contract import Credential
 
 _EDGE = 1 << 20
 """Bytes at both ends: partition tables are there, and the copy that GPT keeps."""
+
+_AHEAD = 1
+"""Pieces."""
 
 _FALSE = "It is smaller than it says, a false one: give it back."
 _WORN = "Try it in another reader. If it happens again the card is worn out: use another one."
@@ -82,7 +85,7 @@ class Card:
     def make(self, source: Source, pieces: Iterator[tuple[int, memoryview]]) -> None:
         """Write what ``pieces`` gives, verify it and stamp it. CardFailed for what the card does not take,
         WorkFailed for what the image is not, Stopped."""
-        enter = self._state.enter
+        enter = self._enter
         enter(Phase.PREPARING)
         self._clear()
         if self._target.is_block:
@@ -96,7 +99,12 @@ class Card:
             stamp.put(self._target, self._stamp.where, self._stamp.credential)
         enter(Phase.SEALING)
         self._seal()
-        enter(Phase.DONE)
+        self._state.enter(Phase.DONE)
+
+    def _enter(self, phase: Phase) -> None:
+        if self._stop.is_set():
+            raise Stopped
+        self._state.enter(phase)
 
     def _clear(self) -> None:
         zeros = buffer(min(_EDGE, self._target.size))
@@ -157,25 +165,20 @@ class Card:
                 begin = span.at + span.size if span.last else begin
 
     def _read_back(self, spans: Iterator[Span]) -> Iterator[tuple[Span, memoryview]]:
-        """Each piece is hashed while the next is read."""
+        """Each piece is looked at while the next is read."""
         sector = self._target.sector
-        rooms = [buffer(PIECE), buffer(PIECE)]
+        rooms = [buffer(PIECE) for _ in range(_AHEAD + 2)]  # one is read, one looked at
 
-        def read(span: Span) -> tuple[Span, memoryview]:
-            room = rooms[span.number % 2]
-            self._target.read_into(span.at, room[: -(-span.size // sector) * sector])
-            return span, room[: span.size]
-
-        with ThreadPoolExecutor(1) as pool:
-            ahead: Future[tuple[Span, memoryview]] | None = None
+        def read() -> Iterator[tuple[Span, memoryview]]:
             for span in spans:
-                if self._stop.is_set():
-                    raise Stopped
-                ready, ahead = ahead, pool.submit(read, span)
-                if ready:
-                    yield ready.result()
-            if ahead:
-                yield ahead.result()
+                room = rooms[span.number % len(rooms)]
+                self._target.read_into(span.at, room[: -(-span.size // sector) * sector])
+                yield span, room[: span.size]
+
+        for piece in ahead(read(), _AHEAD):
+            if self._stop.is_set():
+                raise Stopped
+            yield piece
 
     def _seal(self) -> None:
         self._target.write(0, self._first[: self._first_size])

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ from typing import Any
 import click
 
 from bake import cache, cluster_file
-from bake.card import choice, order, receipt
+from bake.card import choice, claim, order
 from bake.card.devices import Judged, Verdict
 from bake.card.flash import Interrupted
 from bake.card.source import Source
+from bake.card.stamp import Stampable
 from bake.cluster_file import ClusterFile
+from firstboot.addresses import StaticAddress
 from firstboot.errors import UserError
 from k3s_bake import flashing, inserting, report
 from k3s_bake import labels as card_labels
@@ -85,15 +88,38 @@ def flash(
         card_labels.make_folder(labels)
     if file:
         paths = [path for path in (image, *cards) if path]
-        results = _shown(_by_file(cluster_file.load(file), paths, given), as_json)
+        results = _by_file(cluster_file.load(file), paths, given)
     elif image is None or not cards:
         raise UserError("which image, and to which card?", "Like: k3s-bake flash home-worker.img /dev/sdX")
     else:
-        results = _shown(iter(_by_name(image, cards, given)), as_json)
+        results = iter(_by_name(image, cards, given))
+    return _finish(results, labels, as_json)
+
+
+def _finish(results: Iterator[Result], labels: Path | None, as_json: bool) -> int:
+    """Tell each as soon as it is known; the exit code. Ctrl-C ends it, and what is done by then is told."""
+    every: list[Result] = []
+    interrupted = False
+    try:
+        for result in results:
+            every.append(result)
+            if not as_json:
+                _show(result)
+    except KeyboardInterrupt:
+        interrupted = True
+        _say("interrupted; the cards that are done are good.")
     if labels:
-        card_labels.write(labels, [result.receipt for result in results if result.receipt])
-    codes = [result.error.exit_code for result in results if result.error]
-    return Interrupted.exit_code if Interrupted.exit_code in codes else min(1, len(codes))
+        card_labels.write(labels, [result.receipt for result in every if result.receipt])
+    if as_json:
+        click.echo(json.dumps([_data(result) for result in every], indent=2))
+    elif any(one.receipt and one.receipt.name and one.path.is_block_device() for one in every):
+        _say("Next: put the cards into their Pis, power these, and watch: k3s-bake nodes --watch")
+    codes = [result.error.exit_code for result in every if result.error]
+    if interrupted or Interrupted.exit_code in codes:
+        return Interrupted.exit_code
+    # With --file a card that failed is followed by another for the same node.
+    failed = {result.name or result.path for result in every if result.error}
+    return 1 if failed - {result.name for result in every if result.receipt} else 0
 
 
 def _by_file(file: ClusterFile, images: Sequence[Path], given: Mapping[str, Any]) -> Iterator[Result]:
@@ -111,33 +137,53 @@ def _by_file(file: ClusterFile, images: Sequence[Path], given: Mapping[str, Any]
 
 
 def _by_name(image: Path, cards: Sequence[Path], given: Mapping[str, Any]) -> list[Result]:
-    home, source = cache.home(), Source(image, use_map=given["bmap"])
-    what = order.stampable(source)
-    address = address_values(given)
-    if given["name"] or address:
-        if not given["stamp"]:
-            raise UserError("--no-stamp gives a card no name and no address", "Leave one of them out.")
-        order.require(what, source, address=bool(address))
+    home, source = cache.home(), Source(image, use_map=given["bmap"], say=_say)
+    address = address_values(given).get("address")
+    what = _stampable(source, given, address)
     if address and len(cards) > 1:
         raise UserError(
             "--address is for one card", "Flash them one after the other, or --file cluster.toml."
         )
-    if what is None and given["stamp"]:
-        _say(f"{image} has no place for a name and a credential: it is written as it is.")
-    what = what if given["stamp"] else None
-    named = [""] * len(cards)
-    if what:
-        named = order.names(what, given["name"], len(cards), receipt.history(home), again=given["again"])
-    more = asdict(address["address"]) if address else {}
     for card in cards:
-        if not card.exists() and Path("/dev", card).is_block_device():
-            raise UserError(f"{card} is not there, and /dev/{card} is a device", f"Do you mean /dev/{card}?")
-    wanted = Order(source, what, cards, named, home, _say, more, given["force"])
-    chosen = flashing.look(wanted)
-    if what:
-        order.cluster_of(what, home, _say)
-    _ask(wanted, chosen, given["yes"])
-    return flashing.write(wanted, chosen)
+        _check_path(card)
+    with ExitStack() as stack:
+        names: Sequence[str] = [""] * len(cards)
+        if what:
+            wanted = order.check_names(what, given["name"], len(cards))
+            order.cluster_of(what, home, _say)
+            names = stack.enter_context(claim.names(what, wanted, len(cards), home, again=given["again"]))
+        more = asdict(address) if address else {}
+        made = Order(source, what, cards, names, home, _say, more, given["force"])
+        chosen = flashing.look(made)
+        _ask(made, chosen, given["yes"])
+        return flashing.write(made, chosen)
+
+
+def _check_path(card: Path) -> None:
+    try:
+        card.stat()
+    except FileNotFoundError:
+        if Path("/dev", card).is_block_device():
+            raise UserError(
+                f"{card} is not there, and /dev/{card} is a device", f"Do you mean /dev/{card}?"
+            ) from None
+    except OSError as error:
+        raise UserError(
+            f"{str(card)[:80]}: {error.strerror}", "'k3s-bake cards' lists the cards there are."
+        ) from error
+
+
+def _stampable(source: Source, given: Mapping[str, Any], address: StaticAddress | None) -> Stampable | None:
+    if not given["stamp"]:
+        if given["name"] or address:
+            raise UserError("--no-stamp gives a card no name and no address", "Leave one of them out.")
+        return None
+    what = order.stampable(source)
+    if given["name"] or address:
+        order.require(what, source, address)
+    if what is None:
+        _say(f"{source.path} has no place for a name and a credential: it is written as it is.")
+    return what
 
 
 def _say(line: str) -> None:
@@ -211,26 +257,15 @@ def _print_cards(wanted: Order, chosen: Sequence[Judged]) -> None:
     report.console(stderr=True).print(table)
 
 
-def _shown(results: Iterator[Result], as_json: bool) -> list[Result]:
-    """All of them, each told as soon as it is known."""
-    console, every = report.console(), []
-    for result in results:
-        every.append(result)
-        if as_json:
-            continue
-        path = report.shown(result.path)
-        if result.error:
-            console.print(f"[red]{path}: {report.shown(result.error.message)}[/]")
-            console.print(f"  [bold]hint:[/] {report.shown(result.error.hint)}")
-        elif result.receipt:
-            made = result.receipt
-            what = f" is {made.name}, a {made.role} of {made.cluster}" if made.name else ""
-            console.print(f"{path}{what}: written and read back in {sum(made.seconds.values()):.1f} s")
-    if as_json:
-        click.echo(json.dumps([_data(result) for result in every], indent=2))
-    elif any(one.receipt and one.receipt.name and one.path.is_block_device() for one in every):
-        console.print("Next: put the cards into their Pis, power these, and watch: k3s-bake nodes --watch")
-    return every
+def _show(result: Result) -> None:
+    console, path = report.console(), report.shown(result.path)
+    if result.error:
+        console.print(f"[red]{path}: {report.shown(result.error.message)}[/]")
+        console.print(f"  [bold]hint:[/] {report.shown(result.error.hint)}")
+    elif result.receipt:
+        made = result.receipt
+        what = f" is {made.name}, a {made.role} of {made.cluster}" if made.name else ""
+        console.print(f"{path}{what}: written and read back in {sum(made.seconds.values()):.1f} s")
 
 
 def _data(result: Result) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Images and cards of tests: plain files; and a card that fails on purpose, a stand-in for real ones."""
 
+import hashlib
+import json
 import os
 import random
 import struct
@@ -24,9 +26,11 @@ def image(path: Path, size: int, seed: int = 1) -> Path:
 
 
 def with_map(path: Path, *ranges: bmap.Range) -> Path:
-    """Beside an image, the map of these ranges, bytes."""
+    """Beside an image, the map of these ranges, bytes, and the manifest that names it."""
     text = bmap.document(path.stat().st_size, bmap.hashed(path, ranges))
     path.with_name(path.name + ".bmap").write_text(text)
+    known = {"bmap": hashlib.sha256(text.encode()).hexdigest()}
+    path.with_name(path.name + ".manifest.json").write_text(json.dumps(known))
     return path
 
 
@@ -48,9 +52,12 @@ class StandIn(Target):
         """Bytes that there really are; what goes beyond comes back to the beginning."""
         self.flips: set[int] = set()
         """Bytes that change between writing and reading."""
+        self.did: list[tuple[str, int, bool]] = []
+        """What was written and flushed: where, and whether it was nothing but zeros."""
 
     def write(self, at: int, data: memoryview) -> None:
         self._fail("write", at, len(data))
+        self.did.append(("write", at, not any(data)))
         super().write(at % self.real_size, data)
 
     def read_into(self, at: int, data: memoryview) -> None:
@@ -60,8 +67,12 @@ class StandIn(Target):
             if at <= byte < at + len(data):
                 data[byte - at] ^= 1
 
-    def reread_table(self) -> bool:
-        return False
+    def flush(self) -> None:
+        self.did.append(("flush", 0, False))
+        super().flush()
+
+    def reread_table(self) -> None:
+        pass
 
     def _fail(self, verb: str, at: int, size: int) -> None:
         for (what, mib), number in self.fails_at.items():
@@ -75,4 +86,5 @@ def flash(source: Source, *targets: Target) -> list[Job]:
     with Flash(source, jobs) as running:
         while running.wait(5):
             pass
+    assert not any(target.in_use for target in targets)
     return jobs

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bake.card.devices import Device, Judged, Verdict, judge, parse, without_boot_areas
+from bake.card.devices import Device, Judged, Verdict, judge, parse, with_backing, without_boot_areas
 from firstboot.errors import WorkFailed
 
 pytestmark = pytest.mark.unit
@@ -200,3 +200,15 @@ def test_nothing_in_use_is_ever_offered(tops: list[Device], mounted: set[str]) -
             assert node.number not in mounted
             assert node.uuid not in used
             assert node.holds != "zfs_member"
+
+
+def test_loop_devices_by_what_they_stand_for() -> None:
+    """O_EXCL does not tell that what is behind one is in use."""
+    rows = [{"name": f"loop{at}", "type": "loop", "size": GB, "maj:min": f"7:{at}"} for at in range(5)]
+    rows[1]["mountpoints"] = ["/mnt"]
+    found = judge(parse(json.dumps({"blockdevices": rows})), ())
+    backing = {"7:0": "8:1", "7:1": "99/7", "7:2": "99/7", "7:3": "99/8", "7:4": "99/9"}
+    judged_now = {one.device.name: one for one in with_backing(found, backing, ["99/9"])}
+    assert judged_now["loop0"].reasons == ("it stands for a device, not for a file",)
+    assert judged_now["loop2"].reasons == judged_now["loop4"].reasons == ("the file behind it is in use",)
+    assert judged_now["loop3"].verdict is Verdict.CARD

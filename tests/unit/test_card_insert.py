@@ -19,7 +19,8 @@ pytestmark = pytest.mark.unit
 
 SDB = Judged(Device("sdb", "/dev/sdb", "disk", 32 * 10**9, "8:16"), Verdict.CARD)
 SDC = Judged(Device("sdc", "/dev/sdc", "disk", 32 * 10**9, "8:32"), Verdict.CARD)
-EMPTY = replace(SDB, verdict=Verdict.REFUSED, reasons=("no card is in it",))
+LOOP = Judged(Device("loop3", "/dev/loop3", "loop", 10**9, "7:3"), Verdict.CARD)
+EMPTY = Judged(replace(SDB.device, size=0), Verdict.REFUSED, ("no card is in it",))
 DISK = Judged(Device("sda", "/dev/sda", "disk", 10**12, "8:0"), Verdict.REFUSED, ("sda1 is mounted on /",))
 DOUBT = Judged(Device("sdd", "/dev/sdd", "disk", 10**12, "8:48"), Verdict.DOUBTFUL, ("it is large",))
 
@@ -33,6 +34,7 @@ def test_a_card_is_offered_until_it_is_taken_and_again_when_it_was_out() -> None
     there[1] = EMPTY
     assert slots.ready(only_new=False) == []
     there[1] = SDB
+    assert slots.ready(only_new=False) == []  # what is on it may not be known yet
     assert slots.ready(only_new=False) == [SDB]
 
 
@@ -41,19 +43,34 @@ def test_nobody_asked_nothing_that_was_there_before_is_taken() -> None:
     slots = Slots(lambda: there)
     assert slots.ready(only_new=True) == []
     there.append(SDC)
+    there.append(LOOP)
+    assert slots.ready(only_new=True) == []
     assert slots.ready(only_new=True) == [SDC]
     there[1] = EMPTY
     assert slots.ready(only_new=True) == [SDC]
     there[1] = SDB
+    slots.ready(only_new=True)
     assert slots.ready(only_new=True) == [SDB, SDC]
+    assert slots.ready(only_new=False) == [SDB, SDC, LOOP]
 
 
-WORKER = Stampable("home", "worker", True, None, True, "", ())
+def test_what_is_put_in_and_not_taken_is_told_once() -> None:
+    there = [DISK]
+    slots = Slots(lambda: there)
+    slots.ready(only_new=False)
+    assert slots.refused() == []
+    there.append(DOUBT)
+    slots.ready(only_new=False)
+    assert slots.refused() == [DOUBT]
+    assert slots.refused() == []
+
+
+WORKER = Stampable("home", "worker", True, None, "dhcpcd", "", ())
 IMAGES = {
     "home-worker.img": WORKER,
     "home-master.img": replace(WORKER, role="master", joins=False),
     "home-w2.img": replace(WORKER, name="w2"),
-    "old.img": replace(WORKER, addressed=False),
+    "old.img": replace(WORKER, network_manager=None),
     "other.img": replace(WORKER, cluster="other"),
 }
 M1, W1, W2 = (
@@ -65,7 +82,7 @@ M1, W1, W2 = (
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """With images, of which is known what they say."""
     for name in IMAGES:
-        (tmp_path / name).write_bytes(bytes(512))
+        (tmp_path / name).write_bytes(bytes(510) + b"\x55\xaa")
     monkeypatch.chdir(tmp_path)
 
     def told(source: Source) -> Stampable:
@@ -97,7 +114,7 @@ def test_each_node_s_own_image_or_its_role_s(folder: Path) -> None:
         (
             (replace(W1, address=StaticAddress("10.0.0.2/24", "10.0.0.1")),),
             ("old.img",),
-            "the agent in old.img sets no address",
+            "10.0.0.2/24 cannot be set there",
         ),
     ],
 )

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bake.cache import Home
-from bake.card import choice, order, receipt, stamp
+from bake.card import choice, claim, order, receipt, stamp
 from bake.card.devices import Device, Judged, Verdict
 from bake.card.receipt import Receipt
 from bake.card.source import Source
@@ -20,13 +20,15 @@ from bake.card.stamp import Stampable
 from bake.card.target import Target
 from bake.card.write import Phase, State
 from firstboot.contract import CREDENTIAL_BYTES, Credential
-from firstboot.errors import UserError
+from firstboot.errors import UserError, WorkFailed
 from k3s_bake.cards_table import seconds_left
 from k3s_bake.labels import write as write_labels
 
 pytestmark = pytest.mark.unit
 
-WHAT = Stampable("home", "worker", True, None, True, "@cert-authority ...", ((5_000_000, CREDENTIAL_BYTES),))
+WHAT = Stampable(
+    "home", "worker", True, None, "dhcpcd", "@cert-authority ...", ((5_000_000, CREDENTIAL_BYTES),)
+)
 CARD = Device("sdb", "/dev/sdb", "disk", 32 * 10**9, "8:16", model="Reader", serial="1", removable=True)
 DONE = Receipt(
     "2026-11-26T03:00:00Z", "/dev/sdb", "Reader", "1", 32, "w.img", 16, "ab", 8, True, {"writing": 1.0}
@@ -41,20 +43,40 @@ def home(tmp_path: Path) -> Home:
 # names
 
 
-def test_names_that_are_given() -> None:
-    assert order.names(WHAT, ["w1", "w2"], 2, [], again=False) == ["w1", "w2"]
-
-
-def test_names_that_are_not_given_are_numbered_past_those_that_were() -> None:
-    had = [replace(W1, name="home-worker-2"), replace(W1, name="home-worker-1", cluster="other")]
-    assert order.names(WHAT, [], 3, had, again=False) == ["home-worker-1", "home-worker-3", "home-worker-4"]
-
-
-def test_an_image_of_one_node_makes_that_node_again() -> None:
+def test_names_that_are_given_and_an_image_s_own() -> None:
+    assert order.check_names(WHAT, ["w1", "w2"], 2) == ["w1", "w2"]
+    assert order.check_names(WHAT, [], 2) == []
     named = replace(WHAT, name="w1")
-    assert order.names(named, [], 1, [W1], again=False) == ["w1"]
+    assert order.check_names(named, [], 1) == ["w1"]
     with pytest.raises(UserError, match="the image is of w1 alone"):
-        order.names(named, [], 2, [], again=False)
+        order.check_names(named, [], 2)
+
+
+def test_names_that_are_not_given_are_numbered_past_those_that_were(tmp_path: Path) -> None:
+    for one in (replace(W1, name="home-worker-2"), replace(W1, name="home-worker-1", cluster="other")):
+        receipt.keep(one, home(tmp_path))
+    with claim.names(WHAT, [], 3, home(tmp_path), again=False) as names:
+        assert names == ["home-worker-1", "home-worker-3", "home-worker-4"]
+        with claim.names(WHAT, [], 1, home(tmp_path), again=False) as more:
+            assert more == ["home-worker-5"]
+    with claim.names(WHAT, [], 1, home(tmp_path), again=False) as names:
+        assert names == ["home-worker-1"]
+
+
+def test_a_name_that_a_card_has_or_that_is_being_given(tmp_path: Path) -> None:
+    receipt.keep(W1, home(tmp_path))
+    with (
+        pytest.raises(UserError, match="w1 is the name of a card that was written on 2026-11-26"),
+        claim.names(WHAT, ["w1"], 1, home(tmp_path), again=False),
+    ):
+        pass
+    with claim.names(WHAT, ["w1"], 1, home(tmp_path), again=True) as names:
+        assert names == ["w1"]
+        with (
+            pytest.raises(UserError, match="another k3s-bake is writing a card for w1"),
+            claim.names(WHAT, ["w1"], 1, home(tmp_path), again=True),
+        ):
+            pass
 
 
 @pytest.mark.parametrize(
@@ -63,30 +85,25 @@ def test_an_image_of_one_node_makes_that_node_again() -> None:
         (["w1"], 2, "1 --name for 2 cards"),
         (["w2", "w2"], 2, "w2 is given to two cards"),
         (["W_2"], 1, "'W_2' cannot be a node's name"),
-        (["w1"], 1, "w1 is the name of a card that was written on 2026-11-26"),
     ],
 )
 def test_names_that_cannot_be(given_names: list[str], cards: int, words: str) -> None:
     with pytest.raises(UserError, match=words):
-        order.names(WHAT, given_names, cards, [W1], again=False)
+        order.check_names(WHAT, given_names, cards)
 
 
 def test_a_master_that_starts_a_cluster_is_one_card() -> None:
     master = replace(WHAT, role="master", joins=False)
-    assert order.names(master, [], 1, [], again=False) == ["home-master"]
+    assert order.check_names(master, [], 1) == ["home-master"]
     with pytest.raises(UserError, match="is one card"):
-        order.names(master, ["m1", "m2"], 2, [], again=False)
+        order.check_names(master, ["m1", "m2"], 2)
 
 
 def test_a_packed_image_without_its_manifest(tmp_path: Path) -> None:
     packed = tmp_path / "w.img.gz"
-    packed.write_bytes(gzip.compress(bytes(512)))
+    packed.write_bytes(gzip.compress(bytes(510) + b"\x55\xaa"))
     with pytest.raises(UserError, match=r"w.img.gz is packed and has no manifest beside it"):
         order.stampable(Source(packed))
-
-
-def test_a_name_that_is_given_again() -> None:
-    assert order.names(WHAT, ["w1"], 1, [W1], again=True) == ["w1"]
 
 
 # what a manifest says
@@ -127,11 +144,15 @@ def test_a_stamp_changes_its_place_and_nothing_else(
 ) -> None:
     """Wherever it lies, in however many pieces."""
     path = image(tmp_path_factory.mktemp("card") / "card", 1 << 20)
-    before = path.read_bytes()
     cut = data.draw(st.integers(1, CREDENTIAL_BYTES - 1))
     at, then = data.draw(st.integers(0, 400_000)), data.draw(st.integers(500_000, 1_000_000))
     where = ((at, cut), (then, CREDENTIAL_BYTES - cut))
     target = Target(os.open(path, os.O_RDWR), path)
+    with pytest.raises(WorkFailed, match="no place for a credential"):
+        stamp.put(target, where, Credential())
+    for a, size in where:
+        target.overwrite(a, b" " * size)
+    before = path.read_bytes()
     given_credential = Credential("w1", "key", "certificate")
     stamp.put(target, where, given_credential)
     target.close()
@@ -191,6 +212,8 @@ def test_receipts_are_kept_and_read_in_order(tmp_path: Path) -> None:
     ]
     (kept[0].parent / "garbled.json").write_text("{")
     (kept[0].parent / "other.json").write_text('{"format": 99}')
+    (kept[0].parent / "five.json").write_text("5")
+    (kept[0].parent / "mixed.json").write_text(json.dumps({"format": 1, **asdict(W1), "written": 5}))
     found = receipt.history(home(tmp_path))
     assert [one.written for one in found] == [W1.written, W1.written, "2026-12-01T00:00:00Z"]
     assert {one.name for one in found} == {"w1", ""}

@@ -56,6 +56,40 @@ def test_only_what_the_block_map_names(tmp_path: Path) -> None:
     assert job.state.written == source.to_write == BLOCK + 7 * MIB
 
 
+def test_the_order_in_which_a_card_becomes_valid(tmp_path: Path) -> None:
+    """Each step is on the card before the next: what a power cut leaves is never a part of it that boots."""
+    source = Source(image(tmp_path / "w.img", 2 * PIECE))
+    target = StandIn(card(tmp_path / "card", 8 * PIECE))
+    (job,) = flash(source, target)
+    assert job.done
+    assert target.did[:2] == [("write", 0, True), ("flush", 0, False)]
+    content = [at for at, (what, _, zeros) in enumerate(target.did) if what == "write" and not zeros]
+    first = [at for at in content if target.did[at][1] == 0]
+    assert first == [content[-1]], "the first block is the last that is written"
+    assert target.did[first[0] - 1][0] == target.did[first[0] + 1][0] == "flush"
+    assert len(target.did) == first[0] + 2
+
+
+def test_a_map_that_was_not_made_with_the_image(tmp_path: Path) -> None:
+    """By another tool, of the file's holes say: it would leave out zeros that mean something."""
+    path = with_map(image(tmp_path / "w.img", 4 * MIB), (0, MIB))
+    (tmp_path / "w.img.manifest.json").write_text("{}")
+    said: list[str] = []
+    source = Source(path, say=said.append)
+    assert source.to_write == 4 * MIB
+    assert "was not made with this image" in said[0]
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"x" * 511, b"x" * 4096, gzip.compress(b"x" * 4096), gzip.compress(b"")]
+)
+def test_what_is_no_image_of_a_card(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "w.img"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="has no partition table"):
+        Source(path)
+
+
 def test_an_image_that_is_not_what_its_block_map_says(tmp_path: Path) -> None:
     path = with_map(image(tmp_path / "w.img", 6 * MIB), (0, 2 * MIB), (4 * MIB, 6 * MIB))
     with path.open("r+b") as stream:
@@ -100,7 +134,11 @@ def test_packed_images(tmp_path: Path, pack: object, size: int) -> None:
         assert target.read_bytes()[:size] == plain.read_bytes()
     assert source.size == size
     packed.write_bytes(packed.read_bytes()[:-2000])
-    (job,) = flash(Source(packed), opened(targets[0]))
+    try:
+        (job,) = flash(Source(packed), opened(targets[0]))
+    except UserError as error:  # so small a one is looked at whole
+        assert "cut off or damaged" in error.message
+        return
     assert job.error is not None
     assert "cut off or damaged" in job.error.message
     assert not any(targets[0].read_bytes()[:512])
@@ -263,8 +301,74 @@ def test_nobody_reads_on_when_all_is_to_stop(tmp_path: Path) -> None:
     stop.set()
     feed.run()
     with pytest.raises(Stopped):
-        for _ in feed.pieces(0):
+        next(feed.pieces(0))
+
+
+def test_what_a_card_that_was_left_behind_is_writing_stays_as_it_is(tmp_path: Path) -> None:
+    source = Source(image(tmp_path / "w.img", 24 * PIECE))
+    feed = Feed(source, 2, threading.Event())
+    reader = threading.Thread(target=feed.run)
+    reader.start()
+    slow, fast = feed.pieces(0), feed.pieces(1)
+    at, piece = next(slow)
+    assert len(list(fast)) == 24
+    reader.join()
+    whole = source.path.read_bytes()
+    assert piece == whole[at : at + len(piece)]
+    assert [(at, bytes(piece)) for at, piece in slow] == [
+        (at, whole[at : at + PIECE]) for at in range(PIECE, 24 * PIECE, PIECE)
+    ]
+
+
+def test_a_card_that_fails_before_it_takes_anything_holds_up_nobody(tmp_path: Path) -> None:
+    source = Source(image(tmp_path / "w.img", 24 * PIECE))
+    bad, good = (StandIn(card(tmp_path / name, 25 * PIECE)) for name in ("bad", "good"))
+    bad.fails_at["write", 0] = errno.EIO
+    failed, well = flash(source, bad, good)
+    assert failed.error is not None
+    assert well.done
+
+
+def test_a_card_that_hangs_when_all_is_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its open file stays open: under its number something else would be written to."""
+    monkeypatch.setattr("bake.card.flash._PATIENCE", 0.2)
+    source = Source(image(tmp_path / "w.img", 4 * PIECE))
+    target = StandIn(card(tmp_path / "card", 5 * PIECE))
+    reached, go = threading.Event(), threading.Event()
+    plain = target.read_into
+
+    def stuck(at: int, data: memoryview) -> None:
+        if at == PIECE:
+            reached.set()
+            go.wait(60)
+        plain(at, data)
+
+    target.read_into = stuck  # type: ignore[method-assign]
+    job = Job(target)
+    with Flash(source, [job]):
+        assert reached.wait(20)
+    assert job.error is not None
+    target.close()
+    os.fstat(target.handle)
+    go.set()
+    assert job.ended.wait(20)
+    assert not any(target.path.read_bytes()[:512])
+    target.close()
+    with pytest.raises(OSError):
+        os.fstat(target.handle)
+
+
+def test_what_a_card_is_found_to_be_when_it_is_done_becomes_its_error(tmp_path: Path) -> None:
+    def full(job: Job) -> None:
+        raise WorkFailed("no room for a receipt")
+
+    source = Source(image(tmp_path / "w.img", PIECE))
+    job = Job(opened(card(tmp_path / "card", 2 * PIECE)))
+    with Flash(source, [job], full) as running:
+        while running.wait(5):
             pass
+    assert job.error is not None
+    assert job.error.message == "no room for a receipt"
 
 
 # the block map
