@@ -34,6 +34,8 @@ class Feed:
         self._fed = dict.fromkeys(range(cards), 0)
         """The number of the piece that each card works at, or waits for."""
         self._ended = False
+        self.ended = threading.Event()
+        """Nothing is read any more."""
         self._failure: Exception | None = None
         self._room = self._free[0]
 
@@ -48,6 +50,7 @@ class Feed:
         with self._changed:
             self._ended = True
             self._release()
+        self.ended.set()
 
     def pieces(self, card: int) -> Generator[tuple[int, memoryview], None, None]:
         """For one card: good until the next is asked for. Stopped, or what reading failed of."""

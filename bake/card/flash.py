@@ -76,6 +76,7 @@ class Flash:
         self._stop.set()
         with suppress(KeyboardInterrupt):  # a second one: it is not waited for any longer
             self.wait(_PATIENCE)
+            self._feed.ended.wait(_PATIENCE)
         for job in self.jobs:
             if not job.ended.is_set():
                 job.error = job.error or Interrupted(*_NOT_WHOLE)
@@ -86,8 +87,9 @@ class Flash:
         return not all(job.ended.wait(max(0.0, end - time.monotonic())) for job in self.jobs)
 
     def _card(self, at: int, job: Job) -> None:
+        pieces = self._feed.pieces(at)
         try:
-            Card(job.target, job.state, self._stop, job.stamp).make(self._source, self._feed.pieces(at))
+            Card(job.target, job.state, self._stop, job.stamp).make(self._source, pieces)
             self._done(job)
             job.target.reread_table()
         except Stopped:
@@ -97,7 +99,8 @@ class Flash:
         except Exception as error:  # noqa: BLE001 (a mistake of ours with one card stops no other)
             job.error = WorkFailed(f"k3s-bake failed: {type(error).__name__}: {error}", "Please report this.")
         finally:
-            self._feed.leave(at)
+            pieces.close()
+            self._feed.leave(at)  # also where it has never begun to take
             if job.error:
                 job.state.enter(Phase.FAILED)
             job.target.in_use = False
