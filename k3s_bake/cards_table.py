@@ -66,7 +66,14 @@ def _row(job: Job, name: str, total: int | None) -> Iterator[RenderableType]:
     yield report.shown(job.target.path)
     yield report.shown(name)
     yield f"[red]{phase}: {report.shown(job.error.message)}[/]" if job.error else phase.value
-    yield ProgressBar(2 * total if total else None, done, width=30, pulse=not total and phase not in _ENDS)
+    yield ProgressBar(
+        2 * total if total else None,
+        done,
+        width=30,
+        pulse=not total and phase not in _ENDS,
+        complete_style="cyan",
+        finished_style="green",
+    )
     yield f"{bytes_done} of {total / 1e6:.0f} MB" if total else f"{bytes_done} MB"
     yield f"{rate / 1e6:.0f} MB/s" if rate else ""
     yield _words(seconds_left(state, total) or 0.0).removeprefix(", ")

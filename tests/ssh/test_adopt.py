@@ -46,6 +46,18 @@ def test_a_master_and_two_workers(machines: Machines, adopt: Operator, operator:
         assert "Ready" in line
     assert executions(master) - asked == 3
 
+    status = operator("status", "--json")
+    assert status.code == 0, status.err
+    told = {one["name"]: one for one in json.loads(status.out)["nodes"]}
+    assert told.keys() == {"home-master", "home-00000b", "home-00000c"}
+    assert all(one["ready"] for one in told.values())
+    assert "Ready" in operator("status").out
+
+    found = {one["address"]: one for one in json.loads(operator("discover", "--json").out)}
+    for host in hosts:
+        assert found[host.address]["ssh"].startswith("OpenSSH")
+        assert found[host.address]["node"]["phase"] == "joined"
+
     undone = operator("undo", *(f"pi@{host.address}" for host in hosts))
     assert undone.code == 0, undone.err + undone.out
     assert [shape(host) for host in hosts] == before

@@ -261,3 +261,34 @@ def test_export_and_import(
     monkeypatch.setenv("K3S_BAKE_HOME", str(tmp_path / "elsewhere"))
     assert "none yet" in run("cluster list").stdout
     assert "'home' is here: SHA256:" in run(f"cluster import {tmp_path / 'file'}").stdout
+
+
+@pytest.mark.parametrize("ready", [True, False])
+def test_status_is_what_kubernetes_says(run: Run, lan: Lan, ready: bool) -> None:
+    nodes = [
+        {
+            "name": "m1",
+            "ready": True,
+            "k3s": "v1.34.9+k3s1",
+            "roles": ["control-plane"],
+            "address": A,
+            "serial": "",
+        },
+        {
+            "name": "w1",
+            "ready": ready,
+            "k3s": "v1.34.9+k3s1",
+            "roles": [],
+            "address": B,
+            "serial": "1000\x1b[0m",
+        },
+    ]
+    lan.answers = {A: {"nodes": nodes, "time": 1}}
+    done = run(f"status --master {A}")
+    assert done.exit_code == (0 if ready else 1)
+    assert ("NotReady" in done.stdout) is not ready
+    assert "\x1b" not in done.stdout
+    assert "clocks" in done.stdout
+    assert json.loads(run(f"status --master {A} --json").stdout)["nodes"] == nodes
+    lan.answers = {A: {"nodes": None}}
+    assert "Kubernetes does not" in str(run(f"status --master {A}").exception)
