@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO, Callable, Dict, List, Mapping, Optional, Sequence
 
-from firstboot import edits, kubernetes, leave, machine
+from firstboot import edits, kubernetes, leave, machine, reach
 from firstboot.before import Before
 from firstboot.errors import UserError, WorkFailed
 from firstboot.node import Node
@@ -88,6 +88,7 @@ class Session:
             "drain": self._drain,
             "forget_node": self._forget_node,
             "ping": self._ping,
+            "reach": reach.try_out,
             "reboot": self._reboot,
             "undo": self._undo,
             "leave": self._leave,

@@ -1,6 +1,7 @@
 """Machines that run become nodes, side by side: one outcome for each, whatever happens to the others."""
 
 import asyncio
+import secrets
 import time
 import traceback
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -22,6 +23,9 @@ from k3s_bake.wanted import Supplies, Wanted, joining, supplies
 
 _AT_ONCE = 64
 """Machines that are logged in to at the same moment."""
+
+_CALLS = 4.0
+"""Seconds for which nodes listen to each other."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,8 @@ class Fleet:
         """Look at each machine, and say what stands in its way."""
         async with AsyncExitStack() as stack:
             await self._look(stack)
+            if len(self.machines) > 1:
+                await self._try_ports()
             for machine in self.machines.values():
                 machine.outcome.name = self._name_to_be(machine)
                 machine.tell("fit")
@@ -118,6 +124,26 @@ class Fleet:
         await asyncio.gather(*(self.safely(at, one(at)) for at in range(len(self.outcomes))))
         self.machines = dict(sorted(self.machines.items()))  # as they were named, whichever answered first
         self._check_names()
+
+    async def _try_ports(self) -> None:
+        """All at once: each calls the others while they listen."""
+        there = {one.outcome.address: one for one in self.machines.values() if one.outcome.address}
+        masters = {address for address, one in there.items() if one.candidate.role is Role.MASTER}
+        word = secrets.token_hex(8)
+
+        async def one(address: str, machine: Machine) -> tuple[str, Mapping[str, Any]]:
+            machine.tell("calling the others")
+            others = {each: [preflight.API] if each in masters else [] for each in there if each != address}
+            tcp = [preflight.API] if address in masters else []
+            udp = [preflight.VXLAN]
+            return address, await machine.remote.call(
+                "reach", tcp=tcp, udp=udp, others=others, word=word, seconds=_CALLS
+            )
+
+        answers = await asyncio.gather(*(one(*each) for each in there.items()), return_exceptions=True)
+        told = dict(answer for answer in answers if not isinstance(answer, BaseException))
+        for address, problems in preflight.unreachable(told, masters).items():
+            there[address].outcome.problems += problems
 
     def _check(self, machine: Machine) -> None:
         """UserError with the first thing that stops it."""

@@ -3,7 +3,7 @@
 import ipaddress
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,9 @@ _KEPT = 96 * MB
 _ROOM = {Role.MASTER: 1024 * MB, Role.WORKER: 512 * MB}
 _SKEW = 120.0
 """Seconds between a node's clock and this one's: more, and certificates of one are not valid on another."""
+API, VXLAN = 6443, 8472
+"""Ports of K3s: workers speak to masters at the first, by TCP; nodes to each other at the second, by UDP."""
+
 _STOCK = frozenset({"raspberrypi", "localhost", "debian", "ubuntu"})
 _VIRTUAL = re.compile(r"cni|flannel|docker|veth|br-|virbr|wg|tun|tap|kube")
 
@@ -49,6 +52,30 @@ def clashes(names: Mapping[str, str]) -> dict[str, Problem]:
         for node, name in names.items()
         if name and counted[name] > 1
     }
+
+
+def unreachable(
+    answers: Mapping[str, Mapping[str, Any]], masters: Collection[str]
+) -> dict[str, list[Problem]]:
+    """By address, what does not get through: of what each node's firstboot.reach said.
+
+    None of it stops an adoption, which opens the nodes' own firewalls.
+    """
+    found: dict[str, list[Problem]] = {address: [] for address in answers}
+    remedy = "adopt opens the nodes' own firewalls; one between them, or a Wi-Fi's isolation, is yours."
+    for address, answer in answers.items():
+        for other, ports in answer["reached"].items():
+            why = ports.get(str(API))
+            if other in masters and other in answers and why:
+                message = f"it does not reach {other} at TCP {API}: {why}"
+                found[address].append(Problem("unreachable", message, remedy, stops=False))
+        if VXLAN in answer["taken"]:
+            continue
+        for other in answers:
+            if other != address and other not in answer["heard"]:
+                message = f"nothing of {other} arrives at UDP {VXLAN}"
+                found[address].append(Problem("unreachable", message, remedy, stops=False))
+    return found
 
 
 def name_for(hostname: str) -> str | None:

@@ -190,11 +190,15 @@ class Host:
 
     def lose(self, percent: int) -> None:
         """So many of the packets that come in, from now on; never a name's address (ARP)."""
+        self.drop(f"numgen random mod 100 < {percent}" if percent else "")
+
+    def drop(self, what: str) -> None:
+        """Of the packets that come in, from now on those that nft's expression tells; empty: none."""
         rules = "flush ruleset\n"
-        if percent:
+        if what:
             rules += (
                 "table inet loss {\n chain input {\n  type filter hook input priority -300\n"
-                f"  iifname host0 numgen random mod 100 < {percent} drop\n }}\n}}\n"
+                f"  iifname host0 {what} drop\n }}\n}}\n"
             )
         net = ["nsenter", f"--target={self.leader}", "--net", "nft", "-f", "-"]
         subprocess.run(net, input=rules, text=True, check=True)

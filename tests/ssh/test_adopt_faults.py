@@ -213,3 +213,26 @@ def test_a_fleet_of_which_a_third_fails(machines: Machines, adopt: Operator) -> 
         assert (found[host.address]["phase"] == "joined") is (host not in broken), found[host.address]
     ready = [row.split()[1] for row in master.run("k3s kubectl get nodes").splitlines()[1:]]
     assert ready == ["Ready"] * (20 - len(broken))
+
+
+def test_ports_that_a_firewall_closes_between_nodes(machines: Machines, operator: Operator) -> None:
+    """Told before anything is changed; the adoption opens the nodes' own firewalls, and stops at none."""
+    master, one, two = machines(10, 11, 12)
+    words = ("preflight", *logins(master, one, two), "--accept-new", "--json")
+    well = operator(*words)
+    assert well.code == 0, well.err
+    assert not any(found["problems"] for found in outcomes(well).values())
+    master.drop("tcp dport 6443")
+    two.drop("udp dport 8472")
+    found = outcomes(operator(*words))
+    told = {
+        host.address: [each["message"] for each in found[host.address]["problems"]]
+        for host in (master, one, two)
+    }
+    assert told[master.address] == []
+    assert told[one.address] == [f"it does not reach {master.address} at TCP 6443: no answer"]
+    assert told[two.address] == [
+        f"it does not reach {master.address} at TCP 6443: no answer",
+        *(f"nothing of {host.address} arrives at UDP 8472" for host in (master, one)),
+    ]
+    assert not any(each["phase"] == "failed" for each in found.values())

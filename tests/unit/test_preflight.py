@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from bake.spec import Role
-from k3s_bake.preflight import MB, clashes, lan_address, name_for, problems
+from k3s_bake.preflight import MB, clashes, lan_address, name_for, problems, unreachable
 
 pytestmark = pytest.mark.unit
 
@@ -86,3 +86,15 @@ def test_the_address_is_none_of_pods_or_containers() -> None:
     two = machine(addresses={"eth0": ["10.0.0.3/24"], "wlan0": ["10.0.0.9/24"]})
     assert lan_address(two, "10.0.0.9") == "10.0.0.9"
     assert lan_address(machine(addresses={}), "10.0.0.9") is None
+
+
+def test_what_does_not_get_through_between_nodes() -> None:
+    """b's K3s listens already, so that nothing is heard there; c did not answer."""
+    answers = {
+        "a": {"reached": {"b": {}, "c": {"6443": "no answer"}}, "heard": [], "taken": []},
+        "b": {"reached": {"a": {"6443": "connection refused"}}, "heard": [], "taken": [8472]},
+    }
+    found = unreachable(answers, {"a", "c"})
+    assert [one.message for one in found["a"]] == ["nothing of b arrives at UDP 8472"]
+    assert [one.message for one in found["b"]] == ["it does not reach a at TCP 6443: connection refused"]
+    assert not any(one.stops for one in found["a"] + found["b"])
