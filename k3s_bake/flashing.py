@@ -98,7 +98,7 @@ def write(order_: Order, chosen: Sequence[Judged]) -> list[Result]:
 def _opened(
     order_: Order, chosen: Sequence[Judged], stack: ExitStack
 ) -> tuple[dict[Path, Target], dict[Path, PlainFile]]:
-    devices = stack.enter_context(rights.opened(order_.devices))
+    devices = stack.enter_context(rights.opened(order_.devices, order_.say))
     if devices:
         choice.check_opened(devices, chosen, found.devices())
     files = {

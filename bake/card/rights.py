@@ -5,7 +5,7 @@ import os
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,7 +22,9 @@ SUDO = ("sudo", "--")
 
 
 @contextmanager
-def opened(paths: Sequence[Path], sudo: Sequence[str] = SUDO) -> Iterator[list[Target]]:
+def opened(
+    paths: Sequence[Path], say: Callable[[str], None], sudo: Sequence[str] = SUDO
+) -> Iterator[list[Target]]:
     """All of them, claimed for us alone until the context ends. UserError for one that cannot be had."""
     targets: list[Target] = []
     try:
@@ -34,6 +36,7 @@ def opened(paths: Sequence[Path], sudo: Sequence[str] = SUDO) -> Iterator[list[T
             for target in targets:
                 target.close()
             targets.clear()
+            say(f"you may not write to {error.path} yourself: sudo opens it for you, and does no more")
             with _by_sudo(paths, sudo, error.path) as handles:
                 for handle, path in zip(handles, paths, strict=True):
                     targets.append(_target(handle, path))

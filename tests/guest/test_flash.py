@@ -1,5 +1,6 @@
 """k3s-bake flash onto loop devices: the card that comes out, and what must be refused before it."""
 
+import fcntl
 import json
 import os
 import re
@@ -384,6 +385,7 @@ def test_a_person_who_may_not_write_to_it(worker: Path, loop: Make, environment:
 def test_devices_that_another_process_opens_for_us(loop: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """As sudo would run it: here it has the rights of the test."""
     one, two = loop(64), loop(64)
+    said: list[str] = []
     real = os.open
 
     def not_allowed(path: Any, flags: int, *rest: Any, **more: Any) -> int:
@@ -393,25 +395,27 @@ def test_devices_that_another_process_opens_for_us(loop: Make, monkeypatch: pyte
 
     with monkeypatch.context() as patched:
         patched.setattr("bake.card.rights.os.open", not_allowed)
-        with rights.opened([one.path, two.path], sudo=()) as targets:
+        with rights.opened([one.path, two.path], said.append, sudo=()) as targets:
             assert [target.size for target in targets] == [64 << 20] * 2
+            assert all(fcntl.fcntl(target.handle, fcntl.F_GETFL) & os.O_DIRECT for target in targets)
+            assert "sudo opens it for you" in said[0]
             with pytest.raises(OSError, match="busy"):
                 real(one.path, os.O_RDWR | os.O_EXCL)
         held = real(two.path, os.O_RDWR | os.O_EXCL)
         with (
             pytest.raises(UserError, match=f"{two.path} is in use"),
-            rights.opened([one.path, two.path], sudo=()),
+            rights.opened([one.path, two.path], said.append, sudo=()),
         ):
             pass
         os.close(held)
         with (
             pytest.raises(UserError, match="sudo did not let you"),
-            rights.opened([one.path], sudo=("false",)),
+            rights.opened([one.path], said.append, sudo=("false",)),
         ):
             pass
         with (
             pytest.raises(UserError, match="there is no sudo to ask"),
-            rights.opened([one.path], sudo=("no-such-sudo",)),
+            rights.opened([one.path], said.append, sudo=("no-such-sudo",)),
         ):
             pass
     os.close(real(one.path, os.O_RDWR | os.O_EXCL))  # nobody holds it any more
