@@ -40,6 +40,7 @@ def problems(machine: Mapping[str, Any], role: Role, now: float, *, take_over: b
         *_room(machine, role),
         *_kubernetes(machine, role, take_over),
         *_clock(machine, now),
+        *_addresses(machine),
     ]
     return sorted(found, key=lambda one: not one.stops)
 
@@ -129,6 +130,21 @@ def _kubernetes(machine: Mapping[str, Any], role: Role, take_over: bool) -> Iter
     needed = {6443, 6422} if role is Role.MASTER else {10250}
     for port in sorted(needed & set(machine["taken"])):
         yield Problem("port", f"port {port} is taken", f"sudo ss -ltnp 'sport = :{port}' says by whom.")
+
+
+def _addresses(machine: Mapping[str, Any]) -> Iterator[Problem]:
+    """Two DHCP clients, dhcpcd beside NetworkManager say, are given two addresses of one network."""
+    for name, listed in machine["addresses"].items():
+        found = [ipaddress.ip_interface(one) for one in listed if not _VIRTUAL.match(name)]
+        counted = Counter(one.network for one in found)
+        for network in [each for each, count in counted.items() if count > 1]:
+            both = " and ".join(str(one.ip) for one in found if one.network == network)
+            yield Problem(
+                "two-addresses",
+                f"{name} has {both}: do two DHCP clients ask?",
+                "K3s takes one of them, at times another: leave one of dhcpcd, NetworkManager and ifupdown on.",
+                stops=False,
+            )
 
 
 def _clock(machine: Mapping[str, Any], now: float) -> Iterator[Problem]:

@@ -132,8 +132,11 @@ def _by_file(file: ClusterFile, images: Sequence[Path], given: Mapping[str, Any]
         )
     if any(path.is_block_device() for path in images):
         raise UserError("with --file the cards are asked for", "Name images alone, or none.")
-    planned = inserting.plan(file, images, use_map=given["bmap"])
-    return inserting.go(planned, cache.home(), None if given["yes"] else _confirm, again=given["again"])
+    if not given["yes"]:
+        _require_person()
+    home, planned = cache.home(), inserting.plan(file, images, use_map=given["bmap"])
+    order.cluster_of(planned[0].what, home, _say)
+    return inserting.go(planned, home, None if given["yes"] else _confirm, again=given["again"])
 
 
 def _by_name(image: Path, cards: Sequence[Path], given: Mapping[str, Any]) -> list[Result]:
@@ -192,12 +195,16 @@ def _say(line: str) -> None:
 
 def _confirm(question: str) -> bool:
     """UserError where nobody is there to be asked."""
-    if not sys.stdin.isatty():
-        raise UserError("nobody is there to be asked", "--yes writes without asking.")
+    _require_person()
     try:
         return click.confirm(question, err=True)
     except click.Abort as error:  # Ctrl-C, or the end of the input
         raise _Declined("nothing was written to it") from error
+
+
+def _require_person() -> None:
+    if not sys.stdin.isatty():
+        raise UserError("nobody is there to be asked", "--yes writes without asking.")
 
 
 class _Declined(UserError):

@@ -98,3 +98,14 @@ def test_what_does_not_get_through_between_nodes() -> None:
     assert [one.message for one in found["a"]] == ["nothing of b arrives at UDP 8472"]
     assert [one.message for one in found["b"]] == ["it does not reach a at TCP 6443: connection refused"]
     assert not any(one.stops for one in found["a"] + found["b"])
+
+
+def test_two_addresses_of_one_network() -> None:
+    two = {
+        "eth0": ["10.0.0.3/24", "10.0.0.77/24", "192.168.1.2/24"],
+        "cni0": ["10.42.0.1/24", "10.42.0.2/24"],
+    }
+    (found,) = problems(machine(addresses=two), Role.WORKER, NOW)
+    assert (found.code, found.stops) == ("two-addresses", False)
+    assert "eth0 has 10.0.0.3 and 10.0.0.77" in found.message
+    assert problems(machine(addresses={"eth0": ["10.0.0.3/24", "10.1.0.3/24"]}), Role.WORKER, NOW) == []
