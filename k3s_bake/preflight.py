@@ -142,7 +142,7 @@ def _addresses(machine: Mapping[str, Any]) -> Iterator[Problem]:
             yield Problem(
                 "two-addresses",
                 f"{name} has {both}: do two DHCP clients ask?",
-                "K3s takes one of them, at times another: leave one of dhcpcd, NetworkManager and ifupdown on.",
+                "K3s takes now one, now the other: leave one of dhcpcd, NetworkManager, ifupdown on.",
                 stops=False,
             )
 
