@@ -4,6 +4,8 @@ import fcntl
 import json
 import os
 import re
+import socket
+import stat
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -246,6 +248,60 @@ def test_what_is_mounted(cli: Run, worker: Path, loop: Make, tmp_path: Path) -> 
         tool("umount", tmp_path / "mnt")
 
 
+def test_what_stands_for_something_that_is_mounted(
+    cli: Run, worker: Path, loop: Make, tmp_path: Path
+) -> None:
+    """The kernel lets a second loop device be opened alone, whatever becomes of the first."""
+    card = loop(64)
+    tool("mkfs.ext4", "-q", card.path)
+    (tmp_path / "mnt").mkdir()
+    tool("mount", card.path, tmp_path / "mnt")
+    try:
+        with attached(card.path, None) as over:
+            refused(cli, worker, card, "it stands for a device", "--force", path=over.path)
+        with attached(card.file, None) as beside:
+            refused(cli, worker, card, "the file behind it is in use", "--force", path=beside.path)
+    finally:
+        tool("umount", tmp_path / "mnt")
+
+
+def test_a_card_that_is_swapped_while_the_question_stands(
+    worker: Path, loop: Make, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    """For one of the same size, in the same reader."""
+    card = loop()
+    if not Path(f"/sys/block/{card.path.name}/diskseq").exists():
+        pytest.skip("this kernel does not count cards: Linux 5.15 does")
+    other = tmp_path / "other"
+    other.touch()
+    os.truncate(other, card.file.stat().st_size)
+    flash = Terminal(environment, "flash", worker, card.path)
+    flash.expect("Erase it? [y/N]: ")
+    tool("losetup", "--detach", card.path)
+    tool("losetup", card.path, other)
+    flash.say("y")
+    assert flash.end() == 2
+    assert "is another card now" in flash.heard
+    for file in (card.file, other):
+        with file.open("rb") as stream:
+            assert not any(stream.read(1 << 20))
+
+
+def test_a_card_that_is_pulled_out_while_the_question_stands(
+    worker: Path, loop: Make, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    """No file comes in its place."""
+    node, card = tmp_path / "card", loop()
+    os.mknod(node, 0o600 | stat.S_IFBLK, card.path.stat().st_rdev)
+    flash = Terminal(environment, "flash", worker, node)
+    flash.expect("Erase it? [y/N]: ")
+    node.unlink()
+    flash.say("y")
+    assert flash.end() == 2
+    assert "is not there any more" in flash.heard
+    assert not node.exists()
+
+
 def test_what_is_swapped_to(cli: Run, worker: Path, loop: Make) -> None:
     card = loop(64)
     tool("mkswap", card.path)
@@ -419,3 +475,28 @@ def test_devices_that_another_process_opens_for_us(loop: Make, monkeypatch: pyte
         ):
             pass
     os.close(real(one.path, os.O_RDWR | os.O_EXCL))  # nobody holds it any more
+
+
+@pytest.mark.timeout(60)
+def test_whoever_ends_it_while_sudo_asks_waits_for_nobody(
+    loop: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The helper comes when nobody listens any more, and ends."""
+    one = loop(64)
+    real = os.open
+
+    def not_allowed(path: Any, flags: int, *rest: Any, **more: Any) -> int:
+        if str(path) == str(one.path):
+            raise PermissionError(13, "Permission denied")
+        return real(path, flags, *rest, **more)
+
+    def interrupted(listener: socket.socket) -> None:
+        raise KeyboardInterrupt
+
+    asks = ("sh", "-c", 'sleep 1; exec "$@"', "sudo")
+    with monkeypatch.context() as patched:
+        patched.setattr("bake.card.rights.os.open", not_allowed)
+        patched.setattr(socket.socket, "accept", interrupted)
+        with pytest.raises(KeyboardInterrupt), rights.opened([one.path], lambda line: None, sudo=asks):
+            pass
+    os.close(real(one.path, os.O_RDWR | os.O_EXCL))
