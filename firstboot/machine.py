@@ -28,6 +28,19 @@ _OTHERS = {
 """Another Kubernetes, by what only it has."""
 
 
+UNFINISHED = "/run/k3s-bake-unfinished.json"
+"""Paths that were changed, and of which the running system does not know yet; a boot does away with it."""
+
+
+def unfinished(root: str = "/") -> List[str]:
+    """What a run that was cut off between its edits and its commands has left to do."""
+    try:
+        found = json.loads(_text(root, UNFINISHED[1:]) or "[]")
+    except ValueError:
+        return []
+    return [path for path in found if isinstance(path, str)] if isinstance(found, list) else []
+
+
 def facts(root: str = "/") -> Dict[str, Any]:
     """For the operator's side, as JSON takes it. Nothing in it is secret."""
     found = board.read(root)
@@ -44,6 +57,7 @@ def facts(root: str = "/") -> Dict[str, Any]:
         "addresses": addresses(),
         "taken": sorted(set(PORTS) & set(_listening(root))),
         "ours": _ours(root),
+        "unfinished": unfinished(root),
         "k3s": any(Path(root, f"var/lib/rancher/k3s/{name}").exists() for name in ("server", "agent")),
         "others": sorted(name for path, name in _OTHERS.items() if Path(root, path[1:]).exists()),
     }

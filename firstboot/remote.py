@@ -143,16 +143,32 @@ class Session:
         first: Sequence[Sequence[str]],
         then: Sequence[Sequence[str]],
         keep: Sequence[str] = (),
+        paths: Sequence[str] = (),
+        left: Sequence[str] = (),
     ) -> Answer:
-        """Edits between commands; those that fail are told, and hold up nothing. Files at ``keep`` stay."""
+        """Edits between commands; those that fail are told, and hold up nothing. Files at ``keep`` stay.
+
+        ``paths`` are what the commands are for, and ``left`` those that only a boot makes good: whoever comes
+        after a run that was cut off finds them among the machine's facts.
+        """
         wanted = [edits.from_json(change) for change in changes]
         places = {edit.sha256 for edit in wanted if isinstance(edit, edits.Place)}
         failed = _run_all(first)
         kept = [self._copied(path) for path in keep]
         self._before.remember(wanted)
+        if paths:
+            self._note_unfinished(paths)
         self._tree.apply(wanted, {sha256: str(Path(self._root, PARTS[1:], sha256)) for sha256 in places})
         self._drop_parts(kept)
-        return {"failed": failed + _run_all(then)}
+        failed += _run_all(then)
+        if paths:
+            self._note_unfinished(left)
+        return {"failed": failed}
+
+    def _note_unfinished(self, paths: Sequence[str]) -> None:
+        place = machine.UNFINISHED
+        note = edits.Write(place, json.dumps(list(paths)).encode(), 0o600)
+        self._tree.apply([note if paths else edits.Remove(place)])
 
     def _copied(self, path: str) -> str:
         """The sha256 of a file that is among the parts now; empty where there is none."""
@@ -215,6 +231,7 @@ class Session:
         back, left = self._before.undo()
         leave.remove(self._root)
         self._before.forget()
+        self._note_unfinished(())
         Node(self._root).set_name(Path(self._root, "etc/hostname").read_text(encoding="utf-8").strip())
         run(["systemctl", "daemon-reload"], limit=60)
         return {"back": back, "left": left}

@@ -161,6 +161,8 @@ class Machine:
         self.untouched: frozenset[str] = frozenset()
         """Paths of secrets of which only is known that they are to be there."""
         self._how = how
+        self._woken = False
+        """Its agent starts anew, by a command or a boot."""
 
     def tell(self, phase: str, reason: str = "") -> None:
         if (phase, reason) != (self.outcome.phase, self.outcome.reason):
@@ -188,31 +190,32 @@ class Machine:
 
         What is at the paths of ``keep`` now stays at hand there, for a plan that puts it back.
         """
-        if not todo.steps:
+        boot = facts_of(self.looked.found, live=True).boot
+        # With what a run that was cut off has changed, and not told the running system.
+        unfinished = set(map(str, self.looked.machine.get("unfinished", ())))
+        paths = sorted({*unfinished, *(step.edit.path for step in todo.steps)})
+        needed = wake(paths, boot=boot, unit=spec.role.unit, agent=spec.first_boot is not None)
+        boots = bool(needed.reboot) and self._how.reboot
+        self.outcome.pending = () if boots else needed.reboot
+        if not todo.steps and not boots and unfinished == set(needed.reboot):
             return
+        self._woken = True
         for edit in todo.edits:
             if isinstance(edit, Place):
                 self.tell("sending", edit.path.rpartition("/")[2])
                 source = sources.get(edit.sha256)
                 await self.remote.put(source, edit.sha256, edit.size, self.outcome.count)
         self.tell("changing")
-        boot = facts_of(self.looked.found, live=True).boot
-        needed = wake(
-            [step.edit.path for step in todo.steps],
-            boot=boot,
-            unit=spec.role.unit,
-            agent=spec.first_boot is not None,
-        )
-        boots = bool(needed.reboot) and self._how.reboot
         answer = await self.remote.call(
             "apply",
             changes=[to_json(edit) for edit in todo.edits],
             keep=list(keep),
             first=needed.first,
             then=() if boots else needed.then,
+            paths=paths,
+            left=needed.reboot,
         )
         self.outcome.failed = answer["failed"]
-        self.outcome.pending = () if boots else needed.reboot
         if boots:
             await self._reboot()
 
@@ -240,8 +243,7 @@ class Machine:
         WorkFailed with the reason and the last lines of K3s's log where that takes too long.
         """
         end = time.monotonic() + self._how.timeout
-        changed = self.outcome.plan is not None and bool(self.outcome.plan.steps)
-        before = (self.looked.machine["ours"] or {}).get("since") if changed else None
+        before = (self.looked.machine["ours"] or {}).get("since") if self._woken else None
         while True:
             state = await self.remote.call("state")
             if state["since"] and state["since"] != before:  # else its agent has not started anew yet

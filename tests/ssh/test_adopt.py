@@ -67,6 +67,28 @@ def test_a_master_and_two_workers(machines: Machines, adopt: Operator, operator:
     assert operator("undo", f"pi@{master.address}").code == 2
 
 
+def test_what_a_run_that_was_cut_off_has_not_told_the_system(machines: Machines, adopt: Operator) -> None:
+    """All files are right, and neither has the kernel read its command line nor does the agent run."""
+    (master,) = machines(10)
+    done = adopt(*logins(master), "--no-reboot", "--no-wait", "--json")
+    assert outcomes(done)[master.address]["pending"] == ["/boot/cmdline.txt"]
+    again = adopt(*logins(master), "--no-reboot", "--no-wait", "--json")
+    assert outcomes(again)[master.address]["changes"] == []
+    assert outcomes(again)[master.address]["pending"] == ["/boot/cmdline.txt"]
+    before = master.run("cat /proc/sys/kernel/random/boot_id; uptime -s")
+    done = adopt(*logins(master), "--json")
+    assert done.code == 0, done.err
+    assert outcomes(done)[master.address]["ready"]
+    assert master.run("cat /proc/sys/kernel/random/boot_id; uptime -s") != before
+    master.run(
+        "systemctl stop k3s-bake; echo '[\"/usr/lib/k3s-bake/firstboot.pyz\"]' >/run/k3s-bake-unfinished.json"
+    )
+    done = adopt(*logins(master), "--json")
+    assert done.code == 0, done.err
+    assert master.run("systemctl is-active k3s-bake") == "active"
+    assert master.run("ls /run/k3s-bake-unfinished.json", check=False) == ""
+
+
 def test_what_a_person_has_changed_since_is_not_overwritten(
     machines: Machines, adopt: Operator, operator: Operator
 ) -> None:

@@ -98,3 +98,20 @@ def test_what_goes_wrong_is_an_answer_without_a_secret(root: Path) -> None:
     assert answer["code"] == 2
     assert "/etc/folder" in answer["error"]
     assert "s3cret" not in str(answer)
+
+
+def test_what_was_changed_is_known_until_the_running_system_knows_it(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever comes after a run that was cut off in between finds it among the machine's facts."""
+    seen = []
+    monkeypatch.setattr(remote, "_run_all", lambda commands: seen.append(machine.unfinished(str(root))) or [])
+    change = to_json(Write("/etc/a", b"a"))
+    asked = {"verb": "apply", "changes": [change], "first": [], "then": []}
+    ask(root, **asked, paths=["/etc/a", "/boot/cmdline.txt"], left=["/boot/cmdline.txt"])
+    assert seen == [[], ["/etc/a", "/boot/cmdline.txt"]]
+    assert machine.unfinished(str(root)) == ["/boot/cmdline.txt"]
+    ask(root, **asked, paths=["/boot/cmdline.txt"], left=[])
+    assert machine.unfinished(str(root)) == []
+    (root / machine.UNFINISHED[1:]).write_text('{"garbled')
+    assert machine.unfinished(str(root)) == []
