@@ -1,5 +1,6 @@
 """Run the distribution's tools: the one place that starts processes and words their failures."""
 
+import errno
 import os
 import re
 import shutil
@@ -85,7 +86,8 @@ def run(
             if line.strip() and not _VERSION.match(line)
         ]
         shown = "; ".join(words[-3:]) or f"exit code {done.returncode}"
-        raise WorkFailed(f"{command[0]} failed: {shown}")
+        full = os.strerror(errno.ENOSPC) in shown
+        raise WorkFailed(f"{command[0]} failed: {shown}", "Make room on that disk." if full else "")
     return done.stdout
 
 

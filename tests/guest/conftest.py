@@ -4,11 +4,14 @@ import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from guest.loops import Loop, Make, attached
 
 ROOT = Path(__file__).parent.parent.parent
 CLI = Path(sys.executable).with_name("k3s-bake")
@@ -109,3 +112,27 @@ def refused(done: Done, place: Path, words: str) -> None:
     assert done.error.count("hint:") == 1
     assert "Traceback" not in done.err
     assert list(place.iterdir()) == []
+
+
+@pytest.fixture
+def loop(tmp_path: Path) -> Iterator[Make]:
+    """Makes devices over files of so many MiB."""
+    with ExitStack() as stack:
+        made: list[Loop] = []
+
+        def make(mib: int = 2048, fill: bytes = b"") -> Loop:
+            path = tmp_path / f"card{len(made)}"
+            made.append(stack.enter_context(attached(path, mib, fill)))
+            return made[-1]
+
+        yield make
+
+
+@pytest.fixture(scope="session")
+def worker(cli: Run, base: Path, k3s: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An image to flash, of a worker without a name."""
+    output = tmp_path_factory.mktemp("baked") / "home-worker.img"
+    options = ("--cluster", "home", "--base", base, *k3s, "--engine", "e2fs", "--output", output)
+    done = cli("image", "--role", "worker", *options)
+    assert done.code == 0, done.err
+    return output

@@ -1,7 +1,7 @@
 """Loop devices over files: they count as cards."""
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,3 +38,7 @@ def attached(file: Path, mib: int | None, fill: bytes = b"") -> Iterator[Loop]:
         yield Loop(device, file)
     finally:
         tool("losetup", "--detach", device)
+
+
+Make = Callable[..., Loop]
+"""Of so many MiB, with what they are filled with."""

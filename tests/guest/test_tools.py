@@ -13,6 +13,7 @@ import pytest
 from bake import disk, e2fs
 from bake.process import run
 from firstboot.edits import Edit, Write
+from firstboot.errors import WorkFailed
 from firstboot.snapshot import Probe
 from guest.look import Image, tool
 from guest.small import small_image
@@ -104,3 +105,10 @@ def test_an_image_without_a_date_gets_the_first_that_both_file_systems_know(imag
         tree.apply(edits, {})
     assert f"mtime: 0x{disk.EARLIEST:08x}" in Image(image).debugfs("stat /etc/new")
     assert "1980-01-01" in tool("mdir", "-i", Image(image).fat, "::new")
+
+
+def test_a_tool_that_finds_a_disk_full_is_told_with_what_helps() -> None:
+    for words, hint in (("No space left on device", "Make room on that disk."), ("no idea", "")):
+        with pytest.raises(WorkFailed, match=f"sh failed: {words}") as failed:
+            run("sh", "-c", f"echo {words} >&2; exit 1")
+        assert failed.value.hint == hint

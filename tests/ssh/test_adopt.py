@@ -15,6 +15,21 @@ from ssh.conftest import Images, Machines, Operator, Power
 pytestmark = pytest.mark.ssh
 
 
+def check_what_is_told_of(hosts: list[Host], operator: Operator) -> None:
+    """Once they are a cluster, by the commands that only ask."""
+    status = operator("status", "--json")
+    assert status.code == 0, status.err
+    told = {one["name"]: one for one in json.loads(status.out)["nodes"]}
+    assert told.keys() == {"home-master", "home-00000b", "home-00000c"}
+    assert all(one["ready"] for one in told.values())
+    assert "Ready" in operator("status").out
+
+    found = {one["address"]: one for one in json.loads(operator("discover", "--json").out)}
+    for host in hosts:
+        assert found[host.address]["ssh"].startswith("OpenSSH")
+        assert found[host.address]["node"]["phase"] == "joined"
+
+
 def test_a_master_and_two_workers(machines: Machines, adopt: Operator, operator: Operator) -> None:
     """The experiment that this tool grew from: times, pings, states; and what it did not do."""
     master, *_ = hosts = machines(10, 11, 12)
@@ -46,17 +61,7 @@ def test_a_master_and_two_workers(machines: Machines, adopt: Operator, operator:
         assert "Ready" in line
     assert executions(master) - asked == 3
 
-    status = operator("status", "--json")
-    assert status.code == 0, status.err
-    told = {one["name"]: one for one in json.loads(status.out)["nodes"]}
-    assert told.keys() == {"home-master", "home-00000b", "home-00000c"}
-    assert all(one["ready"] for one in told.values())
-    assert "Ready" in operator("status").out
-
-    found = {one["address"]: one for one in json.loads(operator("discover", "--json").out)}
-    for host in hosts:
-        assert found[host.address]["ssh"].startswith("OpenSSH")
-        assert found[host.address]["node"]["phase"] == "joined"
+    check_what_is_told_of(hosts, operator)
 
     undone = operator("undo", *(f"pi@{host.address}" for host in hosts))
     assert undone.code == 0, undone.err + undone.out

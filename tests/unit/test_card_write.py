@@ -187,6 +187,9 @@ def test_a_bit_that_flips_between_writing_and_reading(tmp_path: Path, byte: int)
     assert job.error is not None
     assert "read back as" in job.error.message
     assert not any(target.path.read_bytes()[:512])
+    assert [one.name for one in threading.enumerate() if "_fill" in one.name] == [], (
+        "nobody reads it any more"
+    )
 
 
 @pytest.mark.parametrize("real", [6 * PIECE, 4 * PIECE, PIECE])
