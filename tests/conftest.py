@@ -1,4 +1,4 @@
-"""For all tests: no deadline for an example; a failure is told at once, and so is what a run that is ended was at.
+"""For all tests: a failure is told at once, and so is what a run was at that is ended.
 
 A long run that is cut off by whoever started it would otherwise say nothing of what failed and of what
 hung: pytest tells both at its end only.
