@@ -57,7 +57,7 @@ demo-adopt: setup
 	$(BIN)/python images/sample/demo_adopt.py
 
 test: setup
-	$(BIN)/pytest -n 3 --dist loadfile --durations=15 $(if $(filter e2fs,$(ENGINE)),-m 'not libguestfs') $(ARGS)
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=15 $(if $(filter e2fs,$(ENGINE)),-m 'not libguestfs') $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

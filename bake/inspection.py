@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bake import disk, engine, spec_json
-from bake.concerns import k3s, record
+from bake.concerns import first_boot, k3s, record
 from bake.engine import Engine
+from bake.facts import facts_of
 from bake.node import CONCERNS, PROBES, Step, plan
 from bake.progress import Progress
 from bake.spec import File, K3s, NodeSpec, Role
@@ -23,6 +24,12 @@ class Inspection:
     missing: dict[str, tuple[Step, ...]]
     """Each concern by name, with what is left to do for it."""
     notes: tuple[tuple[str, str], ...]
+    card: str | None = None
+    """What a card is called that was given a name when it was written; None: what the image says."""
+
+    @property
+    def name(self) -> str:
+        return self.card or self.spec.hostname
 
     @property
     def met(self) -> bool:
@@ -52,7 +59,7 @@ def compare(found: Snapshot, role: Role) -> Inspection:
     missing = {
         concern.name: tuple(step for step in left if step.concern == concern.name) for concern in CONCERNS
     }
-    return Inspection(spec, bool(text), missing, todo.notes)
+    return Inspection(spec, bool(text), missing, todo.notes, first_boot.name_of_card(facts_of(found)))
 
 
 def _plain(found: Snapshot, role: Role) -> NodeSpec:

@@ -1,4 +1,4 @@
-"""For all tests: a failure is told at once, and so is what a run was at that is ended.
+"""For all tests: the long ones first; a failure is told at once, and so is what a run was at that is ended.
 
 A long run that is cut off by whoever started it would otherwise say nothing of what failed and of what
 hung: pytest tells both at its end only.
@@ -15,6 +15,19 @@ from hypothesis import settings
 # How long an example takes says nothing on a machine that does other things too.
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
+
+
+_LONG = ("boot", "ssh", "guest", "net")
+"""Markers; what has none of them takes no time. Machines that boot hold one process up for ten minutes."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Short ones at the end keep every process busy until it is there."""
+
+    def rank(item: pytest.Item) -> int:
+        return next((at for at, marker in enumerate(_LONG) if item.get_closest_marker(marker)), len(_LONG))
+
+    items.sort(key=rank)
 
 
 class AtOnce:

@@ -77,6 +77,13 @@ def secrets(facts: NodeFacts) -> Iterator[str]:
         yield JOIN_KEY
 
 
+def name_of_card(facts: NodeFacts) -> str | None:
+    """None where its credential names none, or none is left: the agent has taken it."""
+    node = facts.found.get(_on_card(facts, CREDENTIAL))
+    credential = Credential.from_bytes(node.content or b"") if isinstance(node, File) else None
+    return credential.name if credential else None
+
+
 def _card(spec: NodeSpec, facts: NodeFacts) -> Iterator[Edit | Note]:
     credential, status = _on_card(facts, CREDENTIAL), _on_card(facts, STATUS)
     if not _is_full_sized(facts, status, STATUS_BYTES):

@@ -45,6 +45,7 @@ def _data(found: inspection.Inspection) -> dict[str, object]:
     return {
         "met": found.met,
         "recorded": found.recorded,
+        "name": found.name if found.recorded else None,
         "spec": spec_json.to_json(found.spec) if found.recorded else None,
         "concerns": {
             name: [manifest.edit(step.edit) for step in missing] for name, missing in found.missing.items()
@@ -57,7 +58,7 @@ def _print(image: Path, found: inspection.Inspection) -> None:
     spec = found.spec
     if found.recorded:
         version = spec.k3s.version or "of unknown version"
-        what = f"{spec.role} {spec.hostname} of cluster {spec.cluster}, K3s {version}"
+        what = f"{spec.role} {found.name} of cluster {spec.cluster}, K3s {version}"
     else:
         what = f"not made by k3s-bake; compared with a plain {spec.role}"
     console.print(report.shown(f"{image}: {what}"))

@@ -8,7 +8,8 @@ import pytest
 from raspbian import Pi, master, worker
 
 from bake import manifest
-from bake.spec import File, FirstBoot, NodeSpec
+from bake.inspection import compare
+from bake.spec import File, FirstBoot, NodeSpec, Role
 from firstboot.contract import (
     CONFIG,
     CREDENTIAL,
@@ -174,3 +175,9 @@ def test_what_no_master_can_be() -> None:
         master(join=True)
     with pytest.raises(UserError, match="--server names one"):
         master(first_boot=AGENT, join=True, server="https://10.0.0.2:6443")
+
+
+@pytest.mark.parametrize(("named", "called"), [("w7", "w7"), (None, "k3s-worker")])
+def test_an_inspection_tells_what_the_card_is_called(pi: Pi, named: str | None, called: str) -> None:
+    pi.bake(worker(first_boot=AGENT, credential=replace(BROUGHT, name=named)))
+    assert compare(pi.read(), Role.WORKER).name == called
