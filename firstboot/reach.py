@@ -7,7 +7,6 @@ import contextlib
 import select
 import socket
 import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Dict, List, Mapping, Sequence, Set
 
 _BEFORE = 1.0
@@ -30,6 +29,8 @@ def try_out(
     ``taken``: ports at which something else listens, so that nothing can be heard there.
     """
     taken: List[int] = []
+    from concurrent.futures import ThreadPoolExecutor  # brings logging along: for who needs it
+
     with contextlib.ExitStack() as stack:
         listening = [_listener(stack, port, socket.SOCK_STREAM, taken) for port in tcp]
         hearing = [_listener(stack, port, socket.SOCK_DGRAM, taken) for port in udp]

@@ -11,7 +11,6 @@ import os
 import struct
 import zlib
 from base64 import b64encode
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO, Callable, Dict, List, Mapping, Optional, Sequence
 
@@ -210,6 +209,8 @@ class Session:
         return {"done": kubernetes.delete_node(name)}
 
     def _ping(self, addresses: Sequence[str]) -> Answer:
+        from concurrent.futures import ThreadPoolExecutor  # brings logging along: for who needs it
+
         with ThreadPoolExecutor(16) as pool:
             return {"milliseconds": dict(zip(addresses, pool.map(machine.ping, addresses)))}
 
