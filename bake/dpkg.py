@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from types import MappingProxyType
 
 from firstboot.errors import UserError
 
@@ -12,7 +14,8 @@ class Package:
     architecture: str
 
 
-def installed(status: str) -> dict[str, Package]:
+@lru_cache(maxsize=8)  # read again at each step of a plan, and a fleet's machines are of one image mostly
+def installed(status: str) -> Mapping[str, Package]:
     """Packages by name from /var/lib/dpkg/status; only those whose files are there."""
     found: dict[str, Package] = {}
     for paragraph in status.split("\n\n"):
@@ -21,7 +24,7 @@ def installed(status: str) -> dict[str, Package]:
         )
         if fields.get("Status", "").endswith(" installed") and "Package" in fields:
             found[fields["Package"]] = Package(fields.get("Version", ""), fields.get("Architecture", ""))
-    return found
+    return MappingProxyType(found)
 
 
 def version_tuple(version: str) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ from functools import cached_property
 
 from bake import dpkg
 from bake.elf import elf_machine
-from bake.fstab import boot_folder
+from bake.fstab import FIRMWARE, boot_folder
 from firstboot.edits import Write, rewritten
 from firstboot.errors import UserError
 from firstboot.snapshot import Probe, Snapshot
@@ -45,7 +45,9 @@ class NodeFacts:
     architecture: str
     """``armhf``, ``arm64`` or ``amd64``, as dpkg says."""
     boot: str
-    """Where the FAT partition with the firmware's files is mounted."""
+    """Where the FAT partition with the firmware's files is mounted; of a machine that has none, /boot."""
+    firmware: bool = True
+    """A Raspberry Pi's: what the kernel is told is in a file there. False: a PC, say, that runs already."""
     live: bool = False
     """A node that runs, not an image of it: it is somebody already, and its agent has written files."""
 
@@ -108,12 +110,14 @@ def facts_of(found: Snapshot, *, live: bool = False) -> NodeFacts:
         raise UserError(f"the base is {name}, without dpkg", "k3s-bake knows Raspbian, Debian and Ubuntu.")
     packages = dpkg.installed(status)
     boot = boot_folder(found.text("/etc/fstab") or "")
-    if boot is None:
-        if live:
-            hint = "So far only systems of Raspberry Pi images are taken: those have one."
-            raise UserError("its fstab mounts no FAT partition", hint)
+    firmware = boot in FIRMWARE
+    if not live and boot is None:
         raise UserError("the image's fstab mounts no FAT partition", "Is it an image for Raspberry Pi?")
-    return NodeFacts(found, _os_release(os_release), packages, _architecture(found, packages), boot, live)
+    where = boot if boot and (firmware or not live) else "/boot"
+    architecture = _architecture(found, packages)
+    return NodeFacts(
+        found, _os_release(os_release), packages, architecture, where, firmware or not live, live
+    )
 
 
 def _os_release(text: str) -> dict[str, str]:

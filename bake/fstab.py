@@ -9,6 +9,10 @@ SWAP_OFF = "# k3s-bake: swap off: "
 """Goes before a swap line, so that taking it away restores the line."""
 
 
+FIRMWARE = ("/boot/firmware", "/boot")
+"""Where the FAT partition of a Raspberry Pi is mounted; /boot/efi is a PC's, and never the Pi's firmware."""
+
+
 @dataclass(frozen=True)
 class Mount:
     source: str
@@ -47,7 +51,7 @@ def require_boot_folder(text: str | None) -> str:
 
 
 def _firmware_first(point: str) -> int:
-    return {"/boot/firmware": 0, "/boot": 1}.get(point, 2)  # /boot/efi last: never the Pi's firmware
+    return FIRMWARE.index(point) if point in FIRMWARE else len(FIRMWARE)
 
 
 def without_swap(text: str) -> str:

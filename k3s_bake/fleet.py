@@ -149,10 +149,11 @@ class Fleet:
         """UserError with the first thing that stops it."""
         outcome, found = machine.outcome, machine.looked.machine
         outcome.name = machine.looked.name
-        facts_of(machine.looked.found, live=True)
+        facts = facts_of(machine.looked.found, live=True)
         outcome.address = preflight.lan_address(found, machine.candidate.login.host) or ""
+        role, take_over = machine.candidate.role, self.order.take_over
         outcome.problems = preflight.problems(
-            found, machine.candidate.role, time.time(), take_over=self.order.take_over
+            found, role, time.time(), take_over=take_over, firmware=facts.firmware
         )
         config = machine.looked.config
         if config and self._is_anothers(machine) and not self.order.take_over:

@@ -33,10 +33,15 @@ class Problem:
     """False: worth knowing, no more."""
 
 
-def problems(machine: Mapping[str, Any], role: Role, now: float, *, take_over: bool = False) -> list[Problem]:
-    """All that stands in the way of one machine; those that stop it first. ``now``: seconds since 1970."""
+def problems(
+    machine: Mapping[str, Any], role: Role, now: float, *, take_over: bool = False, firmware: bool = True
+) -> list[Problem]:
+    """All that stands in the way of one machine; those that stop it first.
+
+    ``now``: seconds since 1970; ``firmware``: as NodeFacts has it.
+    """
     found = [
-        *_board(machine, role),
+        *_board(machine, role, firmware),
         *_room(machine, role),
         *_kubernetes(machine, role, take_over),
         *_clock(machine, now),
@@ -92,9 +97,12 @@ def lan_address(machine: Mapping[str, Any], host: str) -> str | None:
     return host if host in plain else next(iter(plain), None)
 
 
-def _board(machine: Mapping[str, Any], role: Role) -> Iterator[Problem]:
+def _board(machine: Mapping[str, Any], role: Role, firmware: bool) -> Iterator[Problem]:
     if machine["reason"] == "armv6":
         yield Problem("armv6", REASONS["armv6"], "K3s has no program for it.")
+    elif machine["reason"] and not firmware:
+        remedy = "Put cgroup_enable=memory into GRUB_CMDLINE_LINUX of /etc/default/grub; update-grub; reboot."
+        yield Problem(machine["reason"], "its memory cgroup is off", remedy)
     elif machine["reason"]:
         # cmdline.txt is mended by the adoption itself, and a boot turns it on.
         yield Problem(machine["reason"], "its memory cgroup is off", "A reboot turns it on.", stops=False)

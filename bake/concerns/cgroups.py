@@ -14,6 +14,8 @@ PROBES = (Probe("/boot/cmdline.txt"), Probe("/boot/*/cmdline.txt"))
 
 
 def wants(spec: NodeSpec, facts: NodeFacts) -> Iterator[Edit | Note]:
+    if not facts.firmware:
+        return  # a boot loader of its own; preflight says where its kernel lacks them
     path = f"{facts.boot}/cmdline.txt"
     text = facts.text(path)
     if text is None:

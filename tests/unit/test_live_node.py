@@ -9,7 +9,16 @@ from raspbian import Pi, master, worker
 from bake.concerns import k3s
 from bake.node import Plan, plan
 from bake.spec import File, FirstBoot, NodeSpec
-from firstboot.contract import CREDENTIAL, JOIN_CERTIFICATE, JOIN_KEY, K3S_CONFIG, K3S_TOKEN, Credential
+from firstboot.contract import (
+    CREDENTIAL,
+    JOIN_CERTIFICATE,
+    JOIN_KEY,
+    K3S_CONFIG,
+    K3S_TOKEN,
+    STATUS,
+    Credential,
+)
+from firstboot.errors import UserError
 from firstboot.node import Node
 from firstboot.token import Grant
 
@@ -61,6 +70,21 @@ def test_once_its_agent_has_joined_nothing_is_left_to_do(pi: Pi, leads: bool) ->
     live_agent(pi, "home-a1b2c3", leads=leads)
     again = replace(spec, credential=Credential())  # the fleet's stand-in for one that is there
     assert live(pi, again).steps == ()
+
+
+@pytest.mark.parametrize("fstab", ["", "UUID=AB-12 /boot/efi vfat umask=0077 0 1\n"])
+def test_a_machine_that_is_no_pi_has_no_firmware_to_tell(pi: Pi, fstab: str) -> None:
+    pi.write("/etc/fstab", f"/dev/sda2 / ext4 defaults 0 1\n{fstab}")
+    pi.delete("/boot/cmdline.txt")
+    changed = carry_out(pi, master(first_boot=AGENT, credential=BROUGHT, cluster="home"))
+    assert {path for path in changed if path.startswith("/boot")} == {f"/boot/{STATUS}"}
+    assert live(pi, master(first_boot=AGENT, credential=Credential(), cluster="home")).steps == ()
+
+
+def test_a_pi_whose_boot_partition_is_not_mounted_is_refused(pi: Pi) -> None:
+    pi.delete("/boot/cmdline.txt")
+    with pytest.raises(UserError, match=r"no /boot/cmdline\.txt"):
+        live(pi, master(first_boot=AGENT, credential=BROUGHT, cluster="home"))
 
 
 def test_what_makes_the_machine_itself_stays(pi: Pi) -> None:

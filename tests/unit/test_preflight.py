@@ -54,6 +54,12 @@ def test_what_stands_in_the_way(values: dict[str, Any], code: str, stops: bool) 
     assert found.remedy
 
 
+def test_a_kernel_without_memory_cgroup_is_mended_on_a_pi_alone() -> None:
+    (found,) = problems(machine(reason="no-memory-cgroup"), Role.MASTER, NOW, firmware=False)
+    assert found.stops
+    assert "cgroup_enable=memory" in found.remedy
+
+
 def test_ours_may_use_its_own_ports_and_a_taken_over_one_too() -> None:
     busy = machine(taken=[6443, 6422, 10250], k3s=True)
     assert problems(busy, Role.MASTER, NOW)
