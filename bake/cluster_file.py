@@ -2,7 +2,7 @@
 
     [cluster]
     name = "home"
-    datastore = "sqlite"            # or "etcd"
+    datastore = "sqlite"            # or "etcd", or "postgres://k3s@10.0.0.9/k3s"
     authorized_keys = ["~/.ssh/id_ed25519.pub"]
 
     [[node]]
@@ -29,7 +29,7 @@ from typing import Any
 
 from bake.cluster_checks import At
 from bake.cluster_keys import FILE
-from bake.spec import Datastore, Role, StaticAddress, Wifi
+from bake.spec import Datastore, ExternalDatastore, Role, StaticAddress, Wifi
 from firstboot.errors import UserError
 
 
@@ -75,7 +75,7 @@ class ClusterFile:
     k3s_version: str | None = None
     base: str | None = None
     airgap: str | None = None
-    datastore: Datastore | None = None
+    datastore: Datastore | ExternalDatastore | None = None
     registries: bytes | None = field(default=None, repr=False)
     network: str | None = None
     containerd: tuple[Path, ...] = ()
@@ -130,7 +130,8 @@ def _check_together(top: At, cluster: Mapping[str, Any], nodes: tuple[dict[str, 
     if len(masters) > 1 and sum(not node.get("join") for node in masters) != 1:
         top.key("node").wrong(f"of {len(masters)} masters all but one need: join = true")
     if len(masters) > 1 and cluster.get("datastore", Datastore.SQLITE) is Datastore.SQLITE:
-        top.key("cluster").key("datastore").wrong(f"{len(masters)} masters cannot share sqlite: write 'etcd'")
+        instead = "write 'etcd', or name a database"
+        top.key("cluster").key("datastore").wrong(f"{len(masters)} masters cannot share sqlite: {instead}")
 
 
 def values_for(file: ClusterFile | None, role: Role | None, name: str | None) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The keys of ``cluster.toml`` and what each may hold: the tables at the end are the list."""
 
 import re
+from dataclasses import replace
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from bake.k3s_version import K3sVersion
 from bake.labels import check_node_label, check_taint
 from bake.spec import (
     Datastore,
+    ExternalDatastore,
     Role,
     StaticAddress,
     Wifi,
@@ -47,10 +49,12 @@ def _role(given: str) -> Role:
     return Role(given)
 
 
-def _datastore(given: str) -> Datastore:
-    if given not in list(Datastore):
-        raise UserError(f"{given!r} is neither sqlite nor etcd")
-    return Datastore(given)
+def _datastore(given: str) -> Datastore | ExternalDatastore:
+    if given in list(Datastore):
+        return Datastore(given)
+    if re.fullmatch(r"[A-Za-z0-9-]{1,20}", given):
+        raise UserError(f"{given!r} is neither sqlite nor etcd", "or like postgres://k3s@10.0.0.9:5432/k3s")
+    return ExternalDatastore(given)
 
 
 def _labels(at: At, value: object) -> tuple[str, ...]:
@@ -122,6 +126,14 @@ def read_token(path: Path) -> bytes:
     return token
 
 
+def read_password(path: Path) -> str:
+    """A datastore's password from its file. UserError where it is no text, or others may read it."""
+    try:
+        return read_secret(path).decode()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} does not hold text in UTF-8", "put the password into it") from error
+
+
 def _wifi(at: At, value: object) -> Wifi | None:
     found = _WIFI(at, value)
     if not all(found.get(key) for key in ("country", "ssid", "psk_file")):  # noted already
@@ -169,7 +181,21 @@ def _cluster(at: At, value: object) -> dict[str, Any]:
         found["token"] = found.pop("token_file")
     if "authorized_keys" in found:
         found["authorized_keys"] = tuple(key for keys in found["authorized_keys"] for key in keys)
+    if "datastore_password_file" in found:
+        _add_password(at, found, found.pop("datastore_password_file"))
     return found
+
+
+def _add_password(at: At, found: dict[str, Any], password: str | None) -> None:
+    """To the datastore among a cluster's values."""
+    datastore, here = found.get("datastore", Datastore.SQLITE), at.key("datastore_password_file")
+    if isinstance(datastore, Datastore):
+        here.wrong("goes with a database that datastore names, and there is none")
+    elif isinstance(datastore, ExternalDatastore) and password is not None:
+        try:
+            found["datastore"] = replace(datastore, password=password)
+        except UserError as error:
+            here.refused(error)
 
 
 _USER = matching(r"[a-z_][a-z0-9_-]{0,31}", "a user's name")
@@ -209,6 +235,7 @@ _CLUSTER = table(
         "base": name_or_path,
         "airgap": name_or_path,
         "datastore": valid(_datastore),
+        "datastore_password_file": path_to(read_password),
         "registries": path_to(read_file),
         "network": valid(check_network),
         "containerd": each(path_to(existing_file), '["containerd.deb"]'),

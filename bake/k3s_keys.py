@@ -29,7 +29,7 @@ MANAGED_KEYS = {
 SECRET_KEYS = {
     "token": "token_file",
     "agent-token": "the agents' token that K3s makes when it first starts",
-    "datastore-endpoint": "an external datastore cannot be baked in yet",
+    "datastore-endpoint": "datastore in [cluster], and datastore_password_file",
     "vpn-auth": "vpn-auth-file",
     "etcd-s3-access-key": "etcd-s3-config-secret",
     "etcd-s3-secret-key": "etcd-s3-config-secret",

@@ -39,6 +39,11 @@ class K3sVersion:
         return self.tag
 
     @property
+    def reads_config_folder(self) -> bool:
+        """Whether ``config.yaml.d`` is read beside config.yaml."""
+        return (self.major, self.minor) >= (1, 21)
+
+    @property
     def notifies_as_agent(self) -> bool:
         """Whether the agent tells systemd that it is ready; if not, its unit must not be Type=notify.
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from bake.datastore import ExternalDatastore as ExternalDatastore  # with Wifi, for those who read files
 from bake.k3s_version import K3sVersion
 from bake.labels import check_node_label, check_taint
 from firstboot.addresses import StaticAddress as StaticAddress  # with Wifi, for those who read files
@@ -116,7 +117,7 @@ class NodeSpec:
     cluster: str = "k3s"
     name: str | None = None
     """Host and node name; None for an image that many cards are written from."""
-    datastore: Datastore = Datastore.SQLITE
+    datastore: Datastore | ExternalDatastore = Datastore.SQLITE
     server: str | None = None
     """URL of a master to join, ``https://10.0.0.2:6443``."""
     token: bytes | None = field(default=None, repr=False)
@@ -162,8 +163,13 @@ class NodeSpec:
             check_network(self.network)
         if self.server is not None:
             check_server(self.server)
-        if self.role is Role.WORKER and self.datastore is Datastore.ETCD:
+        if self.role is Role.WORKER and self.datastore is not Datastore.SQLITE:
             raise UserError("a worker has no datastore", "datastore belongs to masters")
+        version = self.k3s.version
+        if self.external is not None and version is not None and not version.reads_config_folder:
+            raise UserError(
+                f"{version} cannot be given a datastore in a file of its own", "v1.21 and later can."
+            )
         if self.token is not None:
             self._check_token(self.token)
         self._check_first_boot()
@@ -193,6 +199,10 @@ class NodeSpec:
                 "that token is for workers: a master joins with the servers' own",
                 "Take all of /var/lib/rancher/k3s/server/token of the first master.",
             )
+
+    @property
+    def external(self) -> ExternalDatastore | None:
+        return self.datastore if isinstance(self.datastore, ExternalDatastore) else None
 
     @property
     def hostname(self) -> str:

@@ -7,11 +7,11 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from enum import StrEnum
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from bake.k3s_version import K3sVersion
-from bake.spec import NodeSpec, Wifi
+from bake.spec import ExternalDatastore, NodeSpec, Wifi
 from firstboot.contract import Credential
 from firstboot.errors import UserError
 
@@ -43,6 +43,8 @@ def to_json(spec: NodeSpec) -> dict[str, Any]:
     data["address"] = spec.address and dataclasses.asdict(spec.address)
     data["wifi"] = spec.wifi and {"country": spec.wifi.country, "ssid": spec.wifi.ssid}
     data["config"] = dict(spec.config)
+    if spec.external is not None:
+        data["datastore"] = {"url": spec.external.url}
     data["secrets"] = sorted(name for name in _STAND_INS if getattr(spec, name))
     return data
 
@@ -77,8 +79,10 @@ def _fields(kind: Any, data: object) -> dict[str, Any]:
 def _value(kind: Any, value: Any) -> Any:
     """What JSON's value is as a ``kind``. TypeError or ValueError where it is none."""
     form, parts = get_origin(kind), get_args(kind)
-    if form is UnionType:  # always 'kind | None'
-        return None if value is None else _value(parts[0], value)
+    if form is UnionType:  # 'kind | None', or 'Datastore | ExternalDatastore'
+        if value is None and NoneType in parts:
+            return None
+        return _value(parts[1] if type(value) is dict and NoneType not in parts else parts[0], value)
     if form is tuple:
         items = _expect(list, value)
         several = parts[:1] * len(items) if parts[-1] is Ellipsis else parts
@@ -89,8 +93,17 @@ def _value(kind: Any, value: Any) -> Any:
     if kind is K3sVersion:
         return K3sVersion.parse(_expect(str, value))
     if dataclasses.is_dataclass(kind):
-        return kind(**_fields(kind, value), **({"psk": "0" * 64} if kind is Wifi else {}))  # type: ignore[operator]
+        return kind(**_fields(kind, value), **_hidden(kind, value))  # type: ignore[operator]
     return kind(_expect(str, value)) if issubclass(kind, StrEnum) else _expect(kind, value)
+
+
+def _hidden(kind: Any, value: Mapping[str, Any]) -> dict[str, Any]:
+    """A stand-in for the secret in a dataclass that has one."""
+    if kind is Wifi:
+        return {"psk": "0" * 64}
+    if kind is ExternalDatastore and not str(value.get("url")).startswith("http"):
+        return {"password": "unknown"}
+    return {}
 
 
 def _expect(kind: Any, value: Any) -> Any:

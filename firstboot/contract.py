@@ -36,6 +36,7 @@ NAME = "/etc/k3s-bake/name"
 K3S_CONFIG = "/etc/rancher/k3s/config.yaml"
 K3S_TOKEN = "/etc/rancher/k3s/token"  # noqa: S105 (a path, as the next)
 K3S_AGENT_TOKEN = "/etc/rancher/k3s/agent-token"  # noqa: S105
+K3S_DATASTORE = "/etc/rancher/k3s/config.yaml.d/k3s-bake-datastore.yaml"
 K3S_PASSWORD = "/etc/rancher/node/password"  # noqa: S105
 
 # The join service of a master.

@@ -19,6 +19,7 @@ from firstboot.contract import (
     JOIN_KEY,
     JOIN_UNIT,
     K3S_AGENT_TOKEN,
+    K3S_DATASTORE,
     K3S_PASSWORD,
     K3S_TOKEN,
     NAME,
@@ -37,10 +38,13 @@ _UNITS = (
 )
 _FILES = (
     *(HOST_CERTIFICATE, HOST_KEY, JOIN_CERTIFICATE, JOIN_KEY, NAME, STATE, avahi.FILE, registry.PATH),
-    *(K3S_AGENT_TOKEN, K3S_PASSWORD, K3S_TOKEN, "/etc/rancher/k3s/k3s.yaml"),
+    *(K3S_AGENT_TOKEN, K3S_DATASTORE, K3S_PASSWORD, K3S_TOKEN, "/etc/rancher/k3s/k3s.yaml"),
 )
 _FOLDERS = ("/var/lib/rancher/k3s", "/var/lib/kubelet", "/run/k3s", "/run/flannel", "/var/lib/cni")
-_EMPTY = ("/etc/rancher/node", "/etc/rancher/k3s", "/etc/rancher", "/var/lib/rancher")
+_EMPTY = (
+    *("/etc/rancher/node", "/etc/rancher/k3s/config.yaml.d", "/etc/rancher/k3s", "/etc/rancher"),
+    "/var/lib/rancher",
+)
 _MOUNTED = (
     *("/run/k3s", "/run/netns/cni-", "/var/lib/rancher/k3s"),
     *("/var/lib/kubelet/pods", "/var/lib/kubelet/plugins"),

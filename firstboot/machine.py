@@ -9,7 +9,7 @@ import re
 import socket
 import time
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Sequence
 
 from firstboot import board
 from firstboot.contract import STATE
@@ -59,6 +59,8 @@ def facts(root: str = "/") -> Dict[str, Any]:
         "ours": _ours(root),
         "unfinished": unfinished(root),
         "k3s": any(Path(root, f"var/lib/rancher/k3s/{name}").exists() for name in ("server", "agent")),
+        "etcd": Path(root, "var/lib/rancher/k3s/server/db/etcd").exists(),
+        "k3s_is_on": _is_on(("k3s.service", "k3s-agent.service")),
         "others": sorted(name for path, name in _OTHERS.items() if Path(root, path[1:]).exists()),
     }
 
@@ -98,9 +100,12 @@ def state(root: str = "/") -> Optional[Dict[str, Any]]:
 
 
 def log(unit: str, lines: int) -> List[str]:
-    """The last lines of a unit."""
-    _, said, _ = run(["journalctl", "-u", unit, "-o", "cat", "--no-pager", "-n", str(lines)], limit=20)
-    return said.decode("utf-8", "replace").splitlines()
+    """The last lines of a unit: its own, and where it has none, systemd's of it, which would hide them."""
+    for which in ([f"_SYSTEMD_UNIT={unit}.service"], ["-u", unit]):
+        _, said, _ = run(["journalctl", *which, "-o", "cat", "--no-pager", "-n", str(lines)], limit=20)
+        if said.strip():
+            return said.decode("utf-8", "replace").splitlines()
+    return []
 
 
 def ping(address: str, count: int = 3) -> Optional[float]:
@@ -108,6 +113,12 @@ def ping(address: str, count: int = 3) -> Optional[float]:
     command = ["ping", "-n", "-q", "-c", str(count), "-i", "0.2", "-w", "3", address]
     found = re.search(r"= [0-9.]+/([0-9.]+)/", run(command, limit=10)[1].decode("ascii", "replace"))
     return float(found.group(1)) if found else None
+
+
+def _is_on(units: Sequence[str]) -> bool:
+    """Whether one of them runs, starts, or is about to start anew: is-active prints a line for each."""
+    _, said, _ = run(["systemctl", "is-active", *units], limit=20)
+    return bool({"active", "activating", "reloading"} & set(said.decode("ascii", "replace").split()))
 
 
 def _ours(root: str) -> Optional[Dict[str, Any]]:

@@ -7,7 +7,7 @@ import contextlib
 import select
 import socket
 import time
-from typing import Any, Dict, List, Mapping, Sequence, Set
+from typing import Any, Dict, List, Mapping, Sequence, Set, Tuple
 
 _BEFORE = 1.0
 """Seconds that the others are given to listen, too: they are asked at the same moment."""
@@ -82,6 +82,16 @@ def _hear(sockets: Sequence[socket.socket], word: bytes, end: float) -> Set[str]
 
 def _call(address: str, port: int) -> str:
     time.sleep(_BEFORE)
+    return _connected(address, port)
+
+
+def call_all(places: Sequence[Tuple[str, int]]) -> Dict[str, str]:
+    """Why not, by each host and port at which nothing takes a connection by TCP."""
+    called = {f"{host}:{port}": _connected(host, port) for host, port in places}
+    return {place: why for place, why in called.items() if why}
+
+
+def _connected(address: str, port: int) -> str:
     try:
         socket.create_connection((address, port), _LIMIT).close()
     except socket.timeout:

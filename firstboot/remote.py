@@ -88,6 +88,7 @@ class Session:
             "forget_node": self._forget_node,
             "ping": self._ping,
             "reach": reach.try_out,
+            "call_all": self._call_all,
             "reboot": self._reboot,
             "undo": self._undo,
             "leave": self._leave,
@@ -213,6 +214,9 @@ class Session:
 
         with ThreadPoolExecutor(16) as pool:
             return {"milliseconds": dict(zip(addresses, pool.map(machine.ping, addresses)))}
+
+    def _call_all(self, places: Sequence[Sequence[Any]]) -> Answer:
+        return {"failed": reach.call_all([(str(host), int(port)) for host, port in places])}
 
     def _reboot(self) -> Answer:
         run(["systemctl", "reboot", "--no-block"], limit=20)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import time
 from base64 import b64decode
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -194,7 +195,8 @@ class Machine:
         # With what a run that was cut off has changed, and not told the running system.
         unfinished = set(map(str, self.looked.machine.get("unfinished", ())))
         paths = sorted({*unfinished, *(step.edit.path for step in todo.steps)})
-        needed = wake(paths, boot=boot, unit=spec.role.unit, agent=spec.first_boot is not None)
+        has_agent, is_on = spec.first_boot is not None, bool(self.looked.machine.get("k3s_is_on"))
+        needed = wake(paths, boot=boot, unit=spec.role.unit, agent=has_agent, is_on=is_on)
         boots = bool(needed.reboot) and self._how.reboot
         self.outcome.pending = () if boots else needed.reboot
         if not todo.steps and not boots and unfinished == set(needed.reboot):
@@ -258,7 +260,8 @@ class Machine:
     async def last_words(self) -> str:
         """Of K3s's log there; empty where it says nothing."""
         log = (await self.remote.call("state", lines=_LOG_LINES, unit=self.candidate.role.unit))["log"]
-        return "K3s said: " + "; ".join(line[:160] for line in log) if log else ""
+        lines = [re.sub('^time="[^"]*" ', "", line)[:200] for line in log]
+        return "K3s said: " + "; ".join(lines) if lines else ""
 
     async def _late(self, state: Mapping[str, Any]) -> WorkFailed:
         reason = str(state["reason"])

@@ -12,14 +12,14 @@ from typing import Any
 from bake.cache import Home
 from bake.download import Web
 from bake.facts import facts_of
-from bake.spec import Role
+from bake.spec import ExternalDatastore, Role
 from bake.wish import Wish
 from firstboot.board import name_of
 from firstboot.contract import NodeConfig
 from firstboot.errors import UserError, WorkFailed
 from k3s_bake import adopt, preflight
 from k3s_bake.adopt import Candidate, How, Machine, Outcome
-from k3s_bake.wanted import Supplies, Wanted, joining, supplies
+from k3s_bake.wanted import Supplies, Wanted, datastore_of, joining, supplies
 
 _AT_ONCE = 64
 """Machines that are logged in to at the same moment."""
@@ -119,6 +119,7 @@ class Fleet:
             self.machines[at] = machine
             await machine.look()
             self._check(machine)
+            await self._check_datastore(machine)
             machine.tell("looked")
 
         await asyncio.gather(*(self.safely(at, one(at)) for at in range(len(self.outcomes))))
@@ -161,6 +162,24 @@ class Fleet:
                 f"it is a {config.role} of the cluster {config.cluster}", "--take-over makes it another."
             )
         for problem in outcome.problems:
+            if problem.stops:
+                raise UserError(problem.message, problem.remedy)
+
+    async def _check_datastore(self, machine: Machine) -> None:
+        """Of a master whose datastore is elsewhere, or is to be. UserError where that cannot be."""
+        if machine.candidate.role is not Role.MASTER:
+            return
+        before = None if self._is_anothers(machine) else datastore_of(machine.looked)
+        wanted = machine.candidate.values.get("datastore", before)
+        found = []
+        if before is not None:
+            take_over = self.order.take_over
+            found = preflight.switched(before, wanted, machine.looked.machine, take_over=take_over)
+        if isinstance(wanted, ExternalDatastore) and not found:
+            answer = await machine.remote.call("call_all", places=wanted.places)
+            found = preflight.not_reached(answer["failed"], len(wanted.places))
+        machine.outcome.problems += found
+        for problem in found:
             if problem.stops:
                 raise UserError(problem.message, problem.remedy)
 
@@ -212,7 +231,7 @@ class Fleet:
         looked, candidate, leader = machine.looked, machine.candidate, self.leader
         masters = sum(one.role is Role.MASTER for one in self.order.candidates)
         address = leader.outcome.address if leader not in (None, machine) else None
-        joins = joining(candidate.role, address, masters)
+        joins = joining(candidate.role, address, masters, candidate.values.get("datastore"))
         if looked.recorded and looked.config and not self._is_anothers(machine):
             named = {"name": candidate.name} if candidate.name else {}
             led = {"master": address} if address and not looked.is_joined else {}

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bake.spec import Role
+from bake.spec import Datastore, ExternalDatastore, Role
 from firstboot.contract import REASONS, is_label
 
 MB = 1 << 20
@@ -82,6 +82,41 @@ def unreachable(
                 message = f"nothing of {other} arrives at UDP {VXLAN}"
                 found[address].append(Problem("unreachable", message, remedy, stops=False))
     return found
+
+
+def switched(
+    before: Datastore | ExternalDatastore,
+    wanted: Datastore | ExternalDatastore,
+    machine: Mapping[str, Any],
+    *,
+    take_over: bool,
+) -> list[Problem]:
+    """What another datastore would cost a master that has been one. K3s takes nothing over to a database, nor
+    from one; from sqlite to its own etcd it does."""
+    if isinstance(wanted, ExternalDatastore) and machine["etcd"]:
+        message = "K3s keeps to the etcd of its own that it has on its disk, whatever datastore it is given"
+        return [Problem("datastore", message, "k3s-bake undo takes it away, with all that it holds.")]
+    kinds = [isinstance(one, ExternalDatastore) for one in (before, wanted)]
+    has_joined = bool(machine["ours"] and machine["ours"]["joined"])
+    if kinds[0] == kinds[1] or not has_joined or take_over:
+        return []
+    message = f"the cluster's state is in {_called(before)}, and does not move to {_called(wanted)}"
+    return [Problem("datastore", message, "--take-over begins with what is there: what runs now is lost.")]
+
+
+def _called(datastore: Datastore | ExternalDatastore) -> str:
+    return datastore.url if isinstance(datastore, ExternalDatastore) else f"K3s's own {datastore}"
+
+
+def not_reached(failed: Mapping[str, str], places: int) -> list[Problem]:
+    """``failed``: why, by each place of a datastore that a master does not reach, of so many."""
+    remedy = "Does it run, and listen there for other machines? Does a firewall let this one through?"
+    return [
+        Problem(
+            "datastore", f"it does not reach its datastore at {place}: {why}", remedy, len(failed) == places
+        )
+        for place, why in failed.items()
+    ]
 
 
 def name_for(hostname: str) -> str | None:

@@ -21,8 +21,11 @@ class Wake:
     """The paths that take effect at a boot alone."""
 
 
-def wake(changed: Iterable[str], *, boot: str = "/boot", unit: str = "k3s", agent: bool = True) -> Wake:
-    """``boot`` is where the firmware's files are, ``unit`` K3s's, ``agent``: the node has one."""
+def wake(
+    changed: Iterable[str], *, boot: str = "/boot", unit: str = "k3s", agent: bool = True, is_on: bool = False
+) -> Wake:
+    """``boot`` is where the firmware's files are, ``unit`` K3s's, ``agent``: the node has one. ``is_on``: K3s
+    runs or starts."""
     paths = sorted(changed)
     first = [command for matches, command in _FIRST if any(map(matches, paths))]
     reboot = tuple(path for path in paths if path in (f"{boot}/cmdline.txt", f"{boot}/config.txt"))
@@ -30,7 +33,9 @@ def wake(changed: Iterable[str], *, boot: str = "/boot", unit: str = "k3s", agen
         return Wake((), (), ())
     then = [command for matches, command in _THEN if any(map(matches, paths))]
     if any(map(_is_of_k3s, paths)):
-        then.append(("systemctl", "try-restart", "--no-block", f"{unit}.service"))
+        # One that is still starting, for want of its datastore say, is none that try-restart restarts.
+        verb = "restart" if is_on else "try-restart"
+        then.append(("systemctl", verb, "--no-block", f"{unit}.service"))
     if agent:
         then.append(("systemctl", "restart", UNIT))
     return Wake(tuple(dict.fromkeys(first)), tuple(dict.fromkeys(then)), reboot)

@@ -1,6 +1,7 @@
 """What each machine of a fleet is to be, and where the files for it are."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -14,10 +15,11 @@ from bake.concerns import network
 from bake.concerns.k3s import REGISTRIES, UNITS
 from bake.download import Web
 from bake.facts import facts_of
-from bake.spec import Datastore, File, FirstBoot, K3s, NodeSpec, Role
+from bake.spec import Datastore, ExternalDatastore, File, FirstBoot, K3s, NodeSpec, Role
 from bake.wish import Wish, credential_of
-from firstboot.contract import K3S_TOKEN, Credential
+from firstboot.contract import K3S_DATASTORE, K3S_TOKEN, Credential
 from firstboot.edits import Place
+from firstboot.errors import UserError
 from firstboot.snapshot import Snapshot
 from k3s_bake.adopt import Looked, Machine
 
@@ -73,6 +75,8 @@ class Wanted:
         """Of a node of ours: it stays what it was told to be, but for the ``values`` that are given now."""
         spec = spec_json.loads(machine.looked.recorded or "")
         given = dict(values)
+        if spec.external and "datastore" not in given and machine.looked.found.get(K3S_DATASTORE) is None:
+            raise UserError("its datastore's password is not there any more", "--file names its file.")
         if spec.credential is not None or not machine.looked.has_credential(time.time()):
             given["credential"] = await self._credential(machine, given.get("name", spec.name))
         machine.untouched = _secrets_of(spec, given, machine.looked.found)
@@ -111,14 +115,24 @@ class Wanted:
             return self._k3s[key]
 
 
-def joining(role: Role, leader: str | None, masters: int) -> dict[str, Any]:
+def joining(
+    role: Role, leader: str | None, masters: int, datastore: Datastore | ExternalDatastore | None = None
+) -> dict[str, Any]:
     """Values for how a machine finds its cluster. ``leader``: the address of the master that starts it; None
-    for that one itself, or where none is known."""
+    for that one itself, or where none is known. ``datastore``: what was said of it."""
     values: dict[str, Any] = {} if leader is None else {"master": leader}
     if role is Role.MASTER:
-        values |= {"datastore": Datastore.ETCD} if masters > 1 else {}
+        is_shared = isinstance(datastore, ExternalDatastore)
+        values |= {"datastore": Datastore.ETCD} if masters > 1 and not is_shared else {}
         values |= {"join": True} if leader is not None else {}
     return values
+
+
+def datastore_of(looked: Looked) -> Datastore | ExternalDatastore | None:
+    """What a node of ours was told; None where no record says."""
+    with contextlib.suppress(UserError):
+        return spec_json.loads(looked.recorded or "").datastore
+    return None
 
 
 def _architecture(looked: Looked) -> str:
@@ -130,6 +144,7 @@ def _secrets_of(recorded: NodeSpec, given: Mapping[str, Any], found: Snapshot) -
     places = {
         "token": [K3S_TOKEN],
         "registries": [REGISTRIES],
+        "datastore": [K3S_DATASTORE],
         "env": [f"{UNITS}/{recorded.role.unit}.service.env"],
         "wifi": network.secrets(facts_of(found, live=True)),
     }

@@ -14,6 +14,7 @@ from bake.render import render
 from bake.spec import Datastore, File, NodeSpec, Role
 from firstboot.contract import K3S_AGENT_TOKEN
 from firstboot.contract import K3S_CONFIG as CONFIG
+from firstboot.contract import K3S_DATASTORE as DATASTORE
 from firstboot.contract import K3S_TOKEN as TOKEN
 from firstboot.edits import Edit, Link, Place, Remove, Write
 from firstboot.node import keys_of_agent, with_keys
@@ -33,6 +34,7 @@ PROBES = (
     *(Probe(f"/usr/local/bin/{name}", "digest") for name in ("kubectl", "crictl", "ctr")),
     Probe(CONFIG),
     Probe(REGISTRIES, "digest"),
+    Probe(DATASTORE, "digest"),
     *(Probe(path, "digest") for path in (TOKEN, K3S_AGENT_TOKEN)),
     Probe(f"{IMAGES}/*", "digest"),
     *(Probe(path) for path in _UNIT_FILES + _STARTED),
@@ -56,12 +58,17 @@ def wants(spec: NodeSpec, facts: NodeFacts) -> Iterator[Edit | Note]:
         yield Write(REGISTRIES, spec.registries, 0o600, secret=True)
     elif "registries" in record.earlier_secrets(facts):  # else it is the base's own
         yield Remove(REGISTRIES)
+    if spec.external is not None:
+        keys = {"datastore-endpoint": spec.external.endpoint}
+        yield Write(DATASTORE, config_yaml(keys), 0o600, secret=True)
+    else:
+        yield Remove(DATASTORE)
     yield from _unit(spec)
 
 
 def secrets(facts: NodeFacts) -> Iterator[str]:
     """The files that hold one now."""
-    for path in (TOKEN, REGISTRIES, *(f"{path}.env" for path in _UNIT_FILES)):
+    for path in (TOKEN, REGISTRIES, DATASTORE, *(f"{path}.env" for path in _UNIT_FILES)):
         found = facts.found.get(path)
         if isinstance(found, FoundFile) and found.size:
             yield path

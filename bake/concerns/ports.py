@@ -57,9 +57,10 @@ def needed(spec: NodeSpec) -> tuple[Port, ...]:
     mdns = (MDNS,) if spec.first_boot else ()
     if spec.role is Role.WORKER:
         return (KUBELET, *flannel, *mdns)
-    # A master joins others through etcd only, which it takes from them without being told to.
+    # Without a datastore elsewhere a master joins others through etcd only, which it takes from them
+    # without being told to.
     several = spec.datastore is Datastore.ETCD or spec.server is not None or spec.join
-    etcd = (ETCD,) if several else ()
+    etcd = (ETCD,) if several and spec.external is None else ()
     join = (JOIN,) if spec.first_boot else ()
     return (_api(spec), KUBELET, *flannel, *etcd, *join, *mdns)
 
