@@ -41,6 +41,13 @@ def test_each_path_wakes_what_reads_it(path: str, command: tuple[str, ...]) -> N
     assert command in wake([path]).then
 
 
+def test_a_k3s_that_is_still_starting_is_restarted_too() -> None:
+    """try-restart leaves alone what is not active yet, which would go on with what it has read."""
+    path = "/etc/rancher/k3s/config.yaml.d/k3s-bake-datastore.yaml"
+    assert ("systemctl", "restart", "--no-block", "k3s.service") in wake([path], is_on=True).then
+    assert ("systemctl", "try-restart", "--no-block", "k3s.service") in wake([path]).then
+
+
 def test_a_token_restarts_no_k3s() -> None:
     """It is read when K3s starts, and a running one has joined."""
     assert not any("k3s.service" in command for command in wake(["/etc/rancher/k3s/token"]).then)

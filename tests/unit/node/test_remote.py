@@ -3,7 +3,7 @@
 import hashlib
 import io
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, List, Tuple
 
 import pytest
 
@@ -115,3 +115,30 @@ def test_what_was_changed_is_known_until_the_running_system_knows_it(
     assert machine.unfinished(str(root)) == []
     (root / machine.UNFINISHED[1:]).write_text('{"garbled')
     assert machine.unfinished(str(root)) == []
+
+
+@pytest.mark.parametrize(("own", "said"), [(b"a\nb\n", ["a", "b"]), (b"", ["Failed to start"])])
+def test_the_last_lines_of_a_unit_are_its_own(
+    monkeypatch: pytest.MonkeyPatch, own: bytes, said: List[str]
+) -> None:
+    """While it starts again and again most lines are systemd's, which would leave no room for the reason."""
+
+    def journal(command: List[str], **_: Any) -> Tuple[int, bytes, str]:
+        return 0, own if "_SYSTEMD_UNIT=k3s.service" in command else b"Failed to start\n", ""
+
+    monkeypatch.setattr(machine, "run", journal)
+    assert machine.log("k3s", 5) == said
+
+
+@pytest.mark.parametrize(
+    ("states", "is_on"),
+    [
+        ("inactive\nactivating\n", True),
+        ("active\ninactive\n", True),
+        ("inactive\nfailed\n", False),
+        ("", False),
+    ],
+)
+def test_whether_k3s_is_on(monkeypatch: pytest.MonkeyPatch, states: str, is_on: bool) -> None:
+    monkeypatch.setattr(machine, "run", lambda command, **_: (3, states.encode(), ""))
+    assert machine._is_on(("k3s.service", "k3s-agent.service")) is is_on
