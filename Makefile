@@ -7,7 +7,7 @@ GUESTFS := python3-guestfs libguestfs-tools supermin qemu-utils \
 PACKAGES := $(if $(filter e2fs,$(ENGINE)),,$(GUESTFS)) \
 	arch-test bmap-tools cpio debian-archive-keyring kmod mmdebstrap qemu-system-arm qemu-user-static uidmap \
 	dosfstools e2fsprogs fakeroot fdisk iproute2 mtools openssh-client openssl python3-venv util-linux xz-utils zstd \
-	nftables systemd-container
+	mariadb-server nftables postgresql systemd-container
 # An ordinary user's PATH on Debian lacks the folders of mkfs and its like.
 export PATH := $(PATH):/usr/sbin:/sbin
 comma := ,

@@ -1,10 +1,12 @@
 """Whether a secret of a host was to be seen: in any command line or environment, a journal, a console."""
 
 import contextlib
+import re
 import threading
 import time
 from pathlib import Path
 from types import TracebackType
+from urllib.parse import unquote
 
 from rig.hosts import Host
 from rig.lan import Lan
@@ -17,6 +19,7 @@ _FILES = (
     "/etc/k3s-bake/join_key",
     "/etc/k3s-bake/host_key",
 )
+_DATASTORE = "/etc/rancher/k3s/config.yaml.d/k3s-bake-datastore.yaml"
 _SHORT = 24
 """Characters: shorter lines of these files are no secret."""
 
@@ -68,5 +71,13 @@ class Watch:
 
 def secrets_of(host: Host) -> set[str]:
     lines = [line for path in _FILES for line in host.text(path).splitlines()]
-    found = {line.strip() for line in lines if len(line) >= _SHORT and not line.startswith("-----")}
+    found = passwords_of(host.text(_DATASTORE)) | {
+        line.strip() for line in lines if len(line) >= _SHORT and not line.startswith("-----")
+    }
     return found | {line.rpartition("::")[2] for line in found if "::" in line}
+
+
+def passwords_of(datastore: str) -> set[str]:
+    """In K3s's endpoint of a database, as it stands there and without the escapes of a URL."""
+    found = re.findall("://[^:@]+:(.+)@", datastore)
+    return {form for password in found for form in (password, unquote(password))}
