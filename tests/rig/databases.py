@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -24,7 +25,6 @@ USER = "k3s"
 class Database:
     """Off at first, with an empty database and a user of the name k3s."""
 
-    program: str
     owner = "root"
     port: int
 
@@ -32,6 +32,9 @@ class Database:
         self.folder = folder
         self.address = OWN if lan else "127.0.0.1"
         self._inside = ["nsenter", f"--target={lan.init}", "--net", "--"] if lan else []
+        if lan is None:  # a service of this machine may have the usual one
+            with socket.create_server((self.address, 0)) as free:
+                self.port = free.getsockname()[1]
         self._process: subprocess.Popen[bytes] | None = None
         self.log = folder / "log"
         shutil.chown(folder, self.owner)

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import time
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -130,6 +131,28 @@ def test_a_master_that_never_becomes_ready(machines: Machines, adopt: Operator) 
     assert "not Ready after 12 s" in found[worker.address]["error"]
     master.run("rm /etc/systemd/system/k3s.service.d/broken.conf; systemctl daemon-reload")
     healed = adopt(*logins(*hosts), "--json")
+    assert healed.code == 0, healed.err + healed.out
+
+
+def test_a_k3s_that_waits_in_its_start_reads_what_has_changed(
+    machines: Machines, adopt: Operator, tmp_path: Path
+) -> None:
+    """As one does for minutes whose datastore does not let it in."""
+    (master,) = machines(10)
+    waits = "grep -q SLOW /etc/systemd/system/k3s.service.env && sleep 1000; true"
+    master.run("mkdir -p /etc/systemd/system/k3s.service.d")
+    master.path("etc/systemd/system/k3s.service.d/slow.conf").write_text(
+        f"[Service]\nExecStartPre=/bin/sh -c '{waits}'\n"
+    )
+
+    def file(variable: str) -> Path:
+        node = f'[[node]]\nrole = "master"\nhost = "{master.address}"\nuser = "pi"\n'
+        (tmp_path / "cluster.toml").write_text(f'[k3s.env]\n{variable} = "1"\n{node}')
+        return tmp_path / "cluster.toml"
+
+    assert adopt("--file", file("SLOW"), "--timeout", "8").code == 1
+    assert master.run("systemctl is-active k3s", check=False) == "activating"
+    healed = adopt("--file", file("FAST"), "--json", "--timeout", "60")
     assert healed.code == 0, healed.err + healed.out
 
 

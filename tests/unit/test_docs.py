@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from bake import cluster_file
+from bake.datastore import ExternalDatastore
 from bake.node import CONCERNS
 from firstboot.contract import REASONS, TXT_SIZES
 
@@ -33,6 +34,12 @@ def test_the_cluster_file_shown_is_one(tmp_path: Path) -> None:
     loaded = cluster_file.load(tmp_path / "cluster.toml")
     assert [node.name for node in loaded.nodes] == ["pi-1", "pi-2"]
     assert loaded.authorized_keys == (KEY,)
+
+
+def test_the_datastores_shown_are_some() -> None:
+    text = (ROOT / "docs/cluster-file.md").read_text()
+    shown = re.findall(r"`((?:postgres|mysql|https)://[^`]+)`", text)
+    assert len([ExternalDatastore(url).places for url in shown]) == 4
 
 
 def test_every_concern_is_in_the_table() -> None:
