@@ -66,7 +66,7 @@ def _machines(command: F) -> F:
 @click.option("--offline", is_flag=True, help="Use the cache only.")
 @click.option("--mirror", help="URL that takes the place of every server.")
 @click.option("--reboot/--no-reboot", default=True, help="Where a change needs it, once.  [default: reboot]")
-@click.option("--take-over", is_flag=True, help="Nodes of another cluster, too: they leave it.")
+@click.option("--take-over", is_flag=True, help="Nodes of another cluster or datastore, too: they leave it.")
 @click.option("--wait/--no-wait", default=True, help="Until each is Ready.  [default: wait]")
 @click.option(
     "--timeout", type=click.FloatRange(1), default=600.0, show_default=True, help="Seconds until Ready."
@@ -110,7 +110,7 @@ def adopt(dry_run: bool, verbose: bool, as_json: bool, page: Path | None, **give
 
 @click.command()
 @_machines
-@click.option("--take-over", is_flag=True, help="Nodes of another cluster, too: they leave it.")
+@click.option("--take-over", is_flag=True, help="Nodes of another cluster or datastore, too: they leave it.")
 def preflight(as_json: bool, **given: Any) -> None:
     """Say whether machines are fit to become nodes, and if not, why. Changes nothing.
 
