@@ -1,4 +1,4 @@
-"""A node that is none any more: K3s and the agent off, and all that they have made gone.
+"""A node that is none any more, or that begins anew: K3s and the agent off, and what they have made gone.
 
 Runs on the node: Python 3.7, standard library only.
 """
@@ -9,7 +9,7 @@ import re
 import shutil
 import signal
 from pathlib import Path
-from typing import Iterator, List
+from typing import Iterable, Iterator, List
 
 from firstboot import avahi, registry
 from firstboot.contract import (
@@ -28,25 +28,24 @@ from firstboot.contract import (
 )
 from firstboot.programs import run
 
-_UNITS = (
-    UNIT,
-    JOIN_UNIT,
-    "k3s-bake-helper.socket",
-    "k3s-bake-helper.service",
-    "k3s.service",
-    "k3s-agent.service",
+_SOCKET = "k3s-bake-helper.socket"
+_OURS = (UNIT, JOIN_UNIT, _SOCKET, "k3s-bake-helper.service")
+_K3S = ("k3s.service", "k3s-agent.service")
+_BROUGHT = (HOST_CERTIFICATE, HOST_KEY, JOIN_CERTIFICATE, JOIN_KEY, NAME, K3S_DATASTORE)
+"""By the card, or by an adoption."""
+_MADE = (
+    *(STATE, avahi.FILE, registry.PATH),
+    *(K3S_AGENT_TOKEN, K3S_PASSWORD, K3S_TOKEN, "/etc/rancher/k3s/k3s.yaml"),
 )
-_FILES = (
-    *(HOST_CERTIFICATE, HOST_KEY, JOIN_CERTIFICATE, JOIN_KEY, NAME, STATE, avahi.FILE, registry.PATH),
-    *(K3S_AGENT_TOKEN, K3S_DATASTORE, K3S_PASSWORD, K3S_TOKEN, "/etc/rancher/k3s/k3s.yaml"),
-)
-_FOLDERS = ("/var/lib/rancher/k3s", "/var/lib/kubelet", "/run/k3s", "/run/flannel", "/var/lib/cni")
+_DATA = "/var/lib/rancher/k3s"
+_IMAGES = f"{_DATA}/agent/images"
+_FOLDERS = (_DATA, "/var/lib/kubelet", "/run/k3s", "/run/flannel", "/var/lib/cni")
 _EMPTY = (
     *("/etc/rancher/node", "/etc/rancher/k3s/config.yaml.d", "/etc/rancher/k3s", "/etc/rancher"),
     "/var/lib/rancher",
 )
 _MOUNTED = (
-    *("/run/k3s", "/run/netns/cni-", "/var/lib/rancher/k3s"),
+    *("/run/k3s", "/run/netns/cni-", f"{_DATA}/"),  # the folder itself may be somebody's disk
     *("/var/lib/kubelet/pods", "/var/lib/kubelet/plugins"),
 )
 _LINKS = ("cni0", "flannel.1", "flannel-v6.1", "kube-ipvs0", "flannel-wg")
@@ -54,9 +53,13 @@ _RULES = re.compile(r"KUBE-|CNI-|flannel", re.IGNORECASE)
 """As k3s-killall.sh of K3s's own installer chooses them."""
 
 
-def stop() -> None:
-    """Units and containers, mounts, interfaces and rules. What is not there is passed over."""
-    run(["systemctl", "disable", "--now", *_UNITS], limit=120)
+def stop(*, for_good: bool = True) -> None:
+    """Units and containers, mounts, interfaces and rules. What is not there is passed over.
+
+    Not ``for_good``: a boot starts the agent.
+    """
+    run(["systemctl", *(["disable", "--now"] if for_good else ["stop"]), *_OURS], limit=120)
+    run(["systemctl", "disable", "--now", *_K3S], limit=120)
     for pid in _containers():
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGKILL)
@@ -74,14 +77,50 @@ def stop() -> None:
 
 def remove(root: str = "/") -> None:
     """Files and folders of a node that has been stopped."""
-    for path in _FILES:
-        with contextlib.suppress(FileNotFoundError):
-            Path(root, path[1:]).unlink()
+    _delete(root, (*_BROUGHT, *_MADE))
     for path in _FOLDERS:
         shutil.rmtree(str(Path(root, path[1:])), ignore_errors=True)
     for path in _EMPTY:
         with contextlib.suppress(OSError):  # it holds what is not ours
             Path(root, path[1:]).rmdir()
+
+
+def clear(root: str = "/", *, keeps_token: bool = False) -> None:
+    """What K3s and the agent have made, on a node that has been stopped; what they were given stays.
+
+    ``keeps_token``: K3s's was given, too. OSError for what does not go: K3s would start with it.
+    """
+    _delete(root, [path for path in _MADE if not (keeps_token and path == K3S_TOKEN)])
+    for path in _FOLDERS:
+        _empty(Path(root, path[1:]), Path(root, _IMAGES[1:]))
+
+
+def begin() -> None:
+    """What a boot starts of ours."""
+    for unit in (_SOCKET, JOIN_UNIT, UNIT):
+        if run(["systemctl", "is-enabled", "--quiet", unit], limit=20)[0] == 0:
+            run(["systemctl", "start", "--no-block", unit], limit=20)
+
+
+def _delete(root: str, paths: Iterable[str]) -> None:
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            Path(root, path[1:]).unlink()
+
+
+def _empty(folder: Path, kept: Path) -> None:
+    """All in it but ``kept``. The folder stays: it may be a link to a larger disk, or one's mount point."""
+    if folder.exists() and not folder.is_dir():
+        folder.unlink()
+    for path in list(folder.iterdir()) if folder.is_dir() else []:
+        if path == kept:
+            continue
+        if path in kept.parents and path.is_dir():
+            _empty(path, kept)
+        elif path.is_dir() and not path.is_symlink():
+            shutil.rmtree(str(path))
+        else:
+            path.unlink()
 
 
 def _containers() -> Iterator[int]:

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, Callable, Dict, List, Mapping, Optional, Seque
 
 from firstboot import edits, kubernetes, leave, machine, reach
 from firstboot.before import Before
+from firstboot.contract import CONFIG, NodeConfig
 from firstboot.errors import UserError, WorkFailed
 from firstboot.node import Node
 from firstboot.programs import run
@@ -92,6 +93,8 @@ class Session:
             "reboot": self._reboot,
             "undo": self._undo,
             "leave": self._leave,
+            "reset": self._reset,
+            "begin": self._begin,
         }
 
     def answer(self, request: Mapping[str, Any]) -> Answer:
@@ -226,6 +229,17 @@ class Session:
         """K3s and its agent off and gone, files of ours left where they are."""
         leave.stop()
         leave.remove(self._root)
+        return {}
+
+    def _reset(self) -> Answer:
+        """As after its bake or adoption, K3s and the agent off."""
+        config = NodeConfig.from_json(Node(self._root).text(CONFIG))
+        leave.stop(for_good=False)
+        leave.clear(self._root, keeps_token=not config.joins)
+        return {}
+
+    def _begin(self) -> Answer:
+        leave.begin()
         return {}
 
     def _undo(self) -> Answer:

@@ -246,12 +246,12 @@ class Machine:
         """
         end = time.monotonic() + self._how.timeout
         before = (self.looked.machine["ours"] or {}).get("since") if self._woken else None
-        while True:
-            state = await self.remote.call("state")
+        while True:  # its unit, too: Kubernetes calls a node Ready for a while that is not there any more
+            state = await self.remote.call("state", unit=self.candidate.role.unit)
             if state["since"] and state["since"] != before:  # else its agent has not started anew yet
                 self.tell(str(state["phase"]), str(state["reason"]))
                 self.outcome.name = str(state["name"])
-                if state["phase"] == "joined" and not state["reason"]:
+                if (state["phase"], state["reason"], state["active"]) == ("joined", "", True):
                     return
             if time.monotonic() > end:
                 raise await self._late(state)

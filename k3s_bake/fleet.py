@@ -3,8 +3,7 @@
 import asyncio
 import secrets
 import time
-import traceback
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,12 +16,10 @@ from bake.wish import Wish
 from firstboot.board import name_of
 from firstboot.contract import NodeConfig
 from firstboot.errors import UserError, WorkFailed
-from k3s_bake import adopt, preflight
+from k3s_bake import preflight
 from k3s_bake.adopt import Candidate, How, Machine, Outcome
+from k3s_bake.crew import Crew
 from k3s_bake.wanted import Supplies, Wanted, datastore_of, joining, supplies
-
-_AT_ONCE = 64
-"""Machines that are logged in to at the same moment."""
 
 _CALLS = 4.0
 """Seconds for which nodes listen to each other."""
@@ -43,11 +40,10 @@ class Order:
 
 
 @dataclass
-class Fleet:
+class Fleet(Crew):
     order: Order
     how: How
     outcomes: list[Outcome] = field(default_factory=list)
-    """There from the beginning, so that what was done is known when it is interrupted."""
     _wanted: Wanted | None = None
     machines: dict[int, Machine] = field(default_factory=dict)
 
@@ -70,17 +66,17 @@ class Fleet:
             await self.ready(stack)
             if self.order.dry_run:
                 return
-            await self._each(self._change)
+            await self.each(self._change)
             if self.how.wait:
                 await self._ask_kubernetes()
-                await self._each(self._ping)
+                await self.each(self._ping)
 
     async def ready(self, stack: AsyncExitStack) -> None:
         """Each is looked at and planned for; until ``stack`` ends they are logged in to."""
         await self._look(stack)
         if self.machines:  # a key is made for a cluster that there will be, and not for a mistyped name
             self._wanted = Wanted(await asyncio.to_thread(self._supply), self.order.dry_run)
-        await self._each(self._plan)
+        await self.each(self._plan)
 
     def _supply(self) -> Supplies:
         order = self.order
@@ -88,42 +84,18 @@ class Fleet:
             order.cluster, order.parts, order.given_k3s, order.home, order.web, dry_run=order.dry_run
         )
 
-    async def _each(self, step: Callable[[Machine], Coroutine[Any, Any, None]]) -> None:
-        """Of those that are well so far."""
-        await asyncio.gather(*(self.safely(at, step(one)) for at, one in list(self.machines.items())))
-
-    async def safely(self, at: int, step: Coroutine[Any, Any, None]) -> None:
-        try:
-            await step
-        except UserError as error:
-            self.fail(at, error)
-        except Exception as error:  # noqa: BLE001 (a mistake of ours with one node stops no other)
-            traceback.print_exc()
-            self.fail(at, WorkFailed(f"k3s-bake failed: {type(error).__name__}", "Please report this."))
-
-    def fail(self, at: int, error: UserError) -> None:
-        self.outcomes[at].fail(error)
-        self.machines.pop(at, None)
-        self.how.told(self.outcomes[at])
-
     # looking
 
     async def _look(self, stack: AsyncExitStack) -> None:
         """All of them: only then it is known whom to join, and who can be called what."""
-        gate = asyncio.Semaphore(_AT_ONCE)
 
-        async def one(at: int) -> None:
-            async with gate:
-                entered = adopt.logged_in(self.order.candidates[at], self.outcomes[at], self.how)
-                machine = await stack.enter_async_context(entered)
-            self.machines[at] = machine
+        async def look(machine: Machine) -> None:
             await machine.look()
             self._check(machine)
             await self._check_datastore(machine)
             machine.tell("looked")
 
-        await asyncio.gather(*(self.safely(at, one(at)) for at in range(len(self.outcomes))))
-        self.machines = dict(sorted(self.machines.items()))  # as they were named, whichever answered first
+        await self.log_in(stack, look)
         self._check_names()
 
     async def _try_ports(self) -> None:

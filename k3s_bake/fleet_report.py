@@ -122,13 +122,13 @@ class Lines:
                 old.unlink(missing_ok=True)
         self.log: Path | None = log
         """None as soon as it cannot be written any more: that stops no work."""
-        self._quiet = quiet
+        self.quiet = quiet
         self._began = time.monotonic()
 
     def told(self, one: Outcome) -> None:
         state = one.phase + (f" ({one.reason})" if one.reason else "")
         line = f"[{time.monotonic() - self._began:6.1f} s] {one.candidate.login}: {state}\n"
-        if not self._quiet:
+        if not self.quiet:
             sys.stderr.write(report.plain(line))
         self._keep(line)
 

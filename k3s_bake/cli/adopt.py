@@ -1,11 +1,8 @@
 """k3s-bake adopt, preflight and upgrade"""
 
 import asyncio
-import datetime
 import json
-import os
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +11,6 @@ import click
 from bake import cache, cluster_file, cluster_store
 from bake.artifacts import check_choice
 from bake.cache import beside, publish, writing
-from bake.cluster_file import ClusterFile, NodeEntry
 from bake.download import Web
 from bake.k3s_version import DEFAULT_K3S
 from bake.spec import Role
@@ -22,17 +18,16 @@ from bake.wish import Wish
 from firstboot.errors import UserError
 from k3s_bake import fleet_page, fleet_report, report
 from k3s_bake import upgrade as rolling
-from k3s_bake.adopt import Candidate, How, Outcome
+from k3s_bake.adopt import How, Outcome
+from k3s_bake.candidates import candidates
+from k3s_bake.cli.log import lines_of
 from k3s_bake.cli.terminal import Terminal
 from k3s_bake.fleet import Fleet, Order
-from k3s_bake.login import Login
 from k3s_bake.progress import Bars
 from k3s_bake.screen import Screen
 
 F = TypeVar("F", bound=Callable[..., Any])
 _FILE = click.Path(path_type=Path)
-_OF_IMAGES = ("role", "cluster", "name", "user", "server", "token", "master", "address", "wifi")
-"""Values of NodeSpec that are an image's alone, or that the fleet itself decides."""
 
 
 def _machines(command: F) -> F:
@@ -92,7 +87,7 @@ def adopt(dry_run: bool, verbose: bool, as_json: bool, page: Path | None, **give
     order = _order(given, dry_run, screen)
     if page is not None:
         _check_page(page)
-    lines = _lines("adopt", screen)
+    lines = lines_of("adopt", quiet=screen.is_live)
     fleet = Fleet(order, _how(given, lines, screen))
     _run(fleet, fleet.adopt(), lines, screen)
     if page is not None:
@@ -123,7 +118,7 @@ def preflight(as_json: bool, **given: Any) -> None:
     given |= {**nothing, "offline": False, "reboot": False, "wait": False, "timeout": 60.0}
     screen = Screen()
     order = _order(given, True, screen, joins=False)
-    lines = _lines("preflight", screen)
+    lines = lines_of("preflight", quiet=screen.is_live)
     fleet = Fleet(order, _how(given, lines, screen))
     _run(fleet, fleet.check(), lines, screen)
     _end(fleet.outcomes, as_json, lines.log)
@@ -154,7 +149,7 @@ def upgrade(at_once: int, as_json: bool, **given: Any) -> None:
     given["take_over"] = False
     screen = Screen()
     order = _order(given, False, screen)
-    lines = _lines("upgrade", screen)
+    lines = lines_of("upgrade", quiet=screen.is_live)
     fleet = Fleet(order, _how(given | {"reboot": False, "wait": True}, lines, screen))
     _run(fleet, rolling.upgrade(fleet, at_once), lines, screen)
     _end(fleet.outcomes, as_json, lines.log)
@@ -182,17 +177,17 @@ def _how(given: dict[str, Any], lines: fleet_report.Lines, screen: Screen) -> Ho
 def _order(given: dict[str, Any], dry_run: bool, screen: Screen, joins: bool = True) -> Order:
     """``joins``: the machines are to be nodes, and not only looked at."""
     file = cluster_file.load(given["file"]) if given["file"] else None
-    candidates = _candidates(given, file)
+    machines = candidates(given["masters"], given["workers"], file)
     home, progress = cache.home(), Bars(screen.aside)
     named = given["cluster"] or (file.name if file else None)
-    name = _cluster(named, home, makes=not joins or any(one.role is Role.MASTER for one in candidates))
+    name = _cluster(named, home, makes=not joins or any(one.role is Role.MASTER for one in machines))
     web = Web(progress, mirror=given["mirror"], offline=given["offline"])
     parts = cluster_file.parts_for(file)
     parts |= {key: given[key] for key in ("k3s", "k3s_version", "airgap") if given[key] is not None}
     check_choice(str(parts.get("k3s", DEFAULT_K3S)))
     return Order(
         name,
-        candidates,
+        machines,
         Wish({}, **{key: value for key, value in parts.items() if key != "base"}),
         "k3s" in parts,
         home,
@@ -213,42 +208,6 @@ def _cluster(named: str | None, home: cache.Home, *, makes: bool) -> str:
             f"{listed} --cluster names one.",
         )
     return name
-
-
-def _candidates(given: dict[str, Any], file: ClusterFile | None) -> list[Candidate]:
-    """UserError where nobody, or somebody twice, is named."""
-    found = [Candidate(Login.parse(text), Role.MASTER) for text in given["masters"]]
-    found += [Candidate(Login.parse(text), Role.WORKER) for text in given["workers"]]
-    if file:
-        found += [_candidate(node, file) for node in file.nodes if node.host]
-    if not found:
-        raise UserError("which machines?", "--master and --worker name them, or nodes of --file with a host.")
-    places = [(one.login.host, one.login.port) for one in found]
-    for one, place in zip(found, places, strict=True):
-        if places.count(place) > 1:
-            raise UserError(f"{one.login.host} is named more than once", "A machine is one node.")
-    return _with_one_leader(found)
-
-
-def _with_one_leader(found: list[Candidate]) -> list[Candidate]:
-    """Of several masters the first starts the cluster, and the others join it."""
-    leading = [one for one in found if one.role is Role.MASTER and not one.values.get("join")]
-    return [replace(one, values={**one.values, "join": True}) if one in leading[1:] else one for one in found]
-
-
-def _candidate(node: NodeEntry, file: ClusterFile) -> Candidate:
-    values = cluster_file.values_for(ClusterFile(**{**vars(file), "nodes": (node,)}), node.role, node.name)
-    user = node.user or file.user
-    login = Login.parse(f"{user}@{node.host}" if user else str(node.host))
-    kept = {key: value for key, value in values.items() if key not in _OF_IMAGES}
-    return Candidate(login, node.role, node.name, kept)
-
-
-def _lines(command: str, screen: Screen) -> fleet_report.Lines:
-    """A log of this run alone, in the operator's data; the terminal has a picture instead."""
-    when = datetime.datetime.now().astimezone().strftime("%Y-%m-%d-%H%M%S")
-    log = cache.home().data / "logs" / f"{when}-{command}-{os.getpid()}.log"
-    return fleet_report.Lines(log, quiet=screen.is_live)
 
 
 def _run(fleet: Fleet, work: Any, lines: fleet_report.Lines, screen: Screen) -> None:

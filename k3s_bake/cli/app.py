@@ -23,6 +23,7 @@ _COMMANDS = {
     "adopt": "adopt",
     "preflight": "adopt",
     "upgrade": "adopt",
+    "reset": "reset",
     "remove": "undo",
     "undo": "undo",
     "nodes": "nodes",

@@ -31,6 +31,16 @@ class Terminal:
             except EOFError:
                 return None
 
+    def types(self, what: str, word: str) -> bool:
+        """Whether ``word`` is typed by a person who has been told ``what`` that does."""
+        with self._turn, self._aside():
+            try:
+                return sys.stdin.isatty() and word == str(
+                    click.prompt(f"{what} Type {word} to go on", default="", show_default=False, err=True)
+                )
+            except click.Abort:  # the end of the input
+                return False
+
     def trusts(self, host: str, fingerprint: str) -> bool:
         with self._turn, self._aside():
             question = f"{host} is new here; its host key is {fingerprint}. Go on?"

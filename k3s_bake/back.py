@@ -1,0 +1,111 @@
+"""Nodes on their way back: out of their cluster, or to what they were. An answer or an error for each."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from typing import Any
+
+from bake.spec import Role
+from firstboot.contract import CONFIG, HOST_KEY, JOIN_KEY, NodeConfig
+from firstboot.errors import UserError, WorkFailed
+from k3s_bake import ssh
+from k3s_bake.adopt import Candidate, How, Looked, Machine, Outcome, snapshot_of
+from k3s_bake.crew import Crew
+from k3s_bake.login import Login
+
+INTERRUPTED = 130
+KEYS = (JOIN_KEY, HOST_KEY)
+
+
+class Back(Crew):
+    def __init__(self, nodes: Sequence[Candidate], how: How) -> None:
+        self.how = how
+        self.outcomes = [Outcome(one, one.name or "") for one in nodes]
+        self.machines: dict[int, Machine] = {}
+        self._answers: dict[str, Mapping[str, Any]] = {}
+
+    @property
+    def answers(self) -> dict[str, Mapping[str, Any]]:
+        """By login: what became of it; else ``error``, ``hint`` and ``code``."""
+        return {str(one.candidate.login): self._answer(one) for one in self.outcomes}
+
+    def _answer(self, one: Outcome) -> Mapping[str, Any]:
+        if one.error:
+            return {"error": one.error, "hint": one.hint, "code": one.code}
+        interrupted = {"error": f"interrupted: {one.phase}", "hint": "Run it again.", "code": INTERRUPTED}
+        return self._answers.get(str(one.candidate.login), interrupted)
+
+    def done(self, machine: Machine, phase: str, answer: Mapping[str, Any]) -> None:
+        self._answers[str(machine.candidate.login)] = answer
+        machine.tell(phase)
+
+    async def undo(self) -> None:
+        async def one(machine: Machine) -> None:
+            machine.tell("going back")
+            self.done(machine, "as it was", await machine.remote.call("undo"))
+
+        async with AsyncExitStack() as stack:
+            await self.log_in(stack, one)
+
+    async def remove(self, master: Login) -> None:
+        async with AsyncExitStack() as stack:
+            keeper = await self.keeper(master, stack)
+            if keeper is None:
+                return
+
+            async def one(machine: Machine) -> None:
+                await look(machine)
+                drained = await leave(machine, keeper, "leave")
+                self.done(machine, "removed", {"name": machine.outcome.name, "drained": drained})
+
+            await self.log_in(stack, one)
+
+    async def keeper(self, master: Login, stack: AsyncExitStack) -> ssh.Remote | None:
+        """The master that stays; None where it is not to be had: then each has failed."""
+        try:
+            found = await ssh.opened(master, self.how.person, accept_new=self.how.accept_new)
+        except UserError as error:
+            self.fail_all(type(error)(f"{master}: {error.message}", error.hint))
+            return None
+        stack.push_async_callback(found.close)
+        return found
+
+    def fail_all(self, error: UserError) -> None:
+        """All that have not failed by themselves."""
+        for at, outcome in enumerate(self.outcomes):
+            if not outcome.error:
+                self.fail(at, error)
+
+
+async def look(machine: Machine) -> NodeConfig:
+    """What it is, and its name. UserError where it is no node of ours."""
+    machine.tell("looking")
+    answer = await machine.remote.call("look", probes=[[CONFIG, "content"], *([p, "digest"] for p in KEYS)])
+    machine.looked = Looked(snapshot_of(answer["nodes"]), answer["machine"])
+    config = machine.looked.config
+    if config is None:
+        raise UserError("no agent of ours has run there", "Is it a node at all?")
+    machine.outcome.name = machine.looked.name
+    machine.candidate = replace(machine.candidate, role=Role(config.role))
+    return config
+
+
+async def leave(machine: Machine, keeper: ssh.Remote, verb: str) -> bool:
+    """Its pods go elsewhere, then it is off, and its cluster forgets it. ``verb``: leave or reset.
+
+    Whether all pods could go. WorkFailed where it is not forgotten.
+    """
+    name = machine.outcome.name
+    machine.tell("draining")
+    drained = bool((await keeper.call("drain", name=name))["drained"])
+    if machine.candidate.role is Role.MASTER:  # while its etcd still votes: one of two alone decides nothing
+        await _forget(name, keeper)
+    machine.tell("leaving")
+    await machine.remote.call(verb)
+    await _forget(name, keeper)  # only now, or it would come again
+    return drained
+
+
+async def _forget(name: str, keeper: ssh.Remote) -> None:
+    if not (await keeper.call("forget_node", name=name))["done"]:
+        raise WorkFailed(f"its master did not forget {name}", f"k3s kubectl delete node {name}, there.")

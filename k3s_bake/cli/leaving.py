@@ -1,0 +1,73 @@
+"""What undo, remove and reset have in common: which nodes, how far each is, and how it ends."""
+
+import asyncio
+import json
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from bake import cluster_file
+from k3s_bake import report
+from k3s_bake.back import Back
+from k3s_bake.chosen import Chosen, chosen
+from k3s_bake.fleet_report import Lines
+
+F = TypeVar("F", bound=Callable[..., Any])
+_OPTIONS = (
+    click.argument("logins", nargs=-1, metavar="[LOGIN]..."),
+    click.option(
+        "--file",
+        type=click.Path(path_type=Path),
+        help="cluster.toml: its [[node]] that have a host; LOGIN is then the name or host of one.",
+    ),
+    click.option("--accept-new", is_flag=True, help="Trust hosts that are seen for the first time."),
+    click.option("--json", "as_json", is_flag=True, help="For programs."),
+)
+
+
+def nodes_options(command: F) -> F:
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def named(logins: Sequence[str], file: Path | None, *, every: bool, master: str | None = None) -> Chosen:
+    """UserError as chosen.chosen, and for a file that cannot be read."""
+    return chosen(logins, cluster_file.load(file) if file else None, every=every, master=master)
+
+
+def run(
+    back: Back, work: Coroutine[Any, Any, None], lines: Lines, words: Callable[[Mapping[str, Any]], str]
+) -> None:
+    """To its end, or until Ctrl-C; ``words`` for what became of a node.
+
+    ``lines`` that are quiet: what is told in the end is JSON.
+    """
+    try:
+        asyncio.run(work)
+    except KeyboardInterrupt:
+        if not lines.quiet:
+            report.console(stderr=True).print("interrupted: run it again to go on. So far:")
+        _tell(back, words, as_json=lines.quiet)
+        raise
+    finally:
+        lines.end(back.outcomes)
+    _tell(back, words, as_json=lines.quiet)
+
+
+def _tell(back: Back, words: Callable[[Mapping[str, Any]], str], *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(back.answers, indent=2))
+        return
+    for login, answer in back.answers.items():
+        told = f"{answer['error']}\n    {answer['hint']}" if "error" in answer else words(answer)
+        report.console().print(report.shown(f"{login}: {told}"))
+
+
+def end(back: Back) -> None:
+    """Exit code 1 where work failed at some node, 2 where all that failed is for a person to mend."""
+    codes = {one.code for one in back.outcomes if one.error}
+    if codes:
+        raise click.exceptions.Exit(1 if 1 in codes else 2)

@@ -1,0 +1,121 @@
+"""Nodes that begin anew: K3s's state gone, and their agents join as on a first boot.
+
+Nothing is changed before all of them have been looked at and found fit. Then masters come first, the one that
+starts the cluster before those that join it, and workers last: they need its new keys.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack
+
+from bake.spec import Role
+from firstboot.contract import HOST_KEY, JOIN_KEY
+from firstboot.errors import UserError, WorkFailed
+from k3s_bake import back, ssh
+from k3s_bake.adopt import Candidate, How, Machine
+from k3s_bake.back import Back
+from k3s_bake.login import Login
+
+_MASTERS = {"control-plane", "master", "etcd"}
+"""Roles, as Kubernetes calls them."""
+
+Sure = Callable[[str], Awaitable[bool]]
+"""Whether the person means the master of that name, whose cluster's data will be gone."""
+
+
+class Reset(Back):
+    def __init__(self, nodes: Sequence[Candidate], how: How, master: Login | None, sure: Sure) -> None:
+        super().__init__(nodes, how)
+        self.leads: list[str] = []
+        """Names of the masters that begin a new cluster each."""
+        self._master, self._sure = master, sure
+        self._keeper: ssh.Remote | None = None
+
+    async def run(self) -> None:
+        async with AsyncExitStack() as stack:
+            await self.log_in(stack, self._look)
+            if self._master is not None and self.machines:
+                self._keeper = await self.keeper(self._master, stack)
+            for at, machine in list(self.machines.items()):
+                await self.safely(at, self._check(machine))
+            if any(outcome.error for outcome in self.outcomes):
+                self.fail_all(
+                    UserError("left as it was", "Another one cannot be reset: nothing was changed.")
+                )
+            for group in self._groups():
+                if any(outcome.error for outcome in self.outcomes):
+                    for at, _ in group:
+                        self.fail(at, WorkFailed("left as it was", "Its master is to be Ready first."))
+                    continue
+                await asyncio.gather(*(self.safely(at, self._one(machine)) for at, machine in group))
+
+    # before anything is changed
+
+    async def _look(self, machine: Machine) -> None:
+        config = await back.look(machine)
+        if machine.looked.found.get(JOIN_KEY if config.joins else HOST_KEY) is None:
+            raise UserError("it has no credential any more", "k3s-bake adopt takes it in again.")
+        machine.tell("looked")
+
+    async def _check(self, machine: Machine) -> None:
+        """UserError with what speaks against it."""
+        if _leads(machine):
+            others = await self._other_masters(machine)
+            if others:
+                raise UserError(
+                    f"it would begin a second cluster: {', '.join(others)} would go on with the first",
+                    "Reset all masters; or 'k3s-bake undo' it, and adopt it with another --master first.",
+                )
+            if not await self._sure(machine.outcome.name):
+                raise UserError("all of its cluster's data would be gone", "--yes deletes them.")
+        elif machine.candidate.role is Role.MASTER and not (self._keeper or any(map(_leads, self._all()))):
+            raise UserError(
+                "the other masters have to forget it, or etcd counts on it", "--master names one that stays."
+            )
+
+    async def _other_masters(self, machine: Machine) -> list[str]:
+        """Of its cluster, that are not reset; none where nobody says."""
+        asked = [remote for remote in (machine.remote, self._keeper) if remote]
+        answers = [(await remote.call("nodes"))["nodes"] or [] for remote in asked]
+        named = {outcome.name for outcome in self.outcomes}
+        found = {node["name"] for nodes in answers for node in nodes if _MASTERS & set(node["roles"])}
+        return sorted(found - named)
+
+    def _all(self) -> list[Machine]:
+        return list(self.machines.values())
+
+    def _groups(self) -> Iterator[list[tuple[int, Machine]]]:
+        """Whoever is reset at the same time."""
+        every = list(self.machines.items())
+        masters = [one for one in every if one[1].candidate.role is Role.MASTER]
+        for one in sorted(masters, key=lambda one: not _leads(one[1])):
+            yield [one]
+        workers = [one for one in every if one not in masters]
+        if workers:
+            yield workers
+
+    # one
+
+    async def _one(self, machine: Machine) -> None:
+        answer: dict[str, object] = {"name": machine.outcome.name}
+        begun = time.monotonic()
+        if self._keeper is not None:
+            answer["drained"] = await back.leave(machine, self._keeper, "reset")
+        else:
+            machine.tell("leaving")
+            await machine.remote.call("reset")
+        await machine.remote.call("begin")
+        if _leads(machine):
+            self.leads.append(machine.outcome.name)
+        answer["reset_seconds"] = round(time.monotonic() - begun, 3)
+        if self.how.wait:
+            begun = time.monotonic()
+            await machine.joined()
+            answer["ready_seconds"] = round(time.monotonic() - begun, 3)
+        self.done(machine, "joined" if self.how.wait else "reset", answer | {"ready": self.how.wait or None})
+
+
+def _leads(machine: Machine) -> bool:
+    config = machine.looked.config
+    return config is not None and not config.joins

@@ -1,0 +1,139 @@
+"""What a person can say wrong to undo, remove and reset, before any machine is asked anything."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from bake import cluster_file
+from firstboot.errors import UserError, WorkFailed
+from k3s_bake import ssh
+from k3s_bake.chosen import Chosen, chosen
+from k3s_bake.cli.app import cli
+
+pytestmark = pytest.mark.unit
+
+Run = Callable[..., Result]
+
+FILE = """
+[cluster]
+name = "home"
+user = "pi"
+datastore = "etcd"
+[[node]]
+name = "m1"
+role = "master"
+host = "10.0.0.2"
+[[node]]
+name = "m2"
+role = "master"
+join = true
+host = "10.0.0.3"
+[[node]]
+name = "w1"
+role = "worker"
+host = "10.0.0.4"
+[[node]]
+name = "w2"
+role = "worker"
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "cluster.toml"
+    path.write_text(FILE)
+    return path
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Where no machine is to be had."""
+
+    async def opened(login: object, *_: object, **__: object) -> Any:
+        raise WorkFailed("SSH does not answer", "Is it on?")
+
+    monkeypatch.setattr(ssh, "opened", opened)
+    monkeypatch.setenv("K3S_BAKE_HOME", str(tmp_path / "home"))
+    return lambda *words: CliRunner().invoke(cli, [str(word) for word in words])
+
+
+@pytest.fixture
+def refused(run: Run) -> Callable[..., str]:
+    def refused(*words: object) -> str:
+        found = run(*words).exception
+        assert isinstance(found, UserError), found
+        assert found.exit_code == 2
+        return found.message
+
+    return refused
+
+
+@pytest.mark.parametrize("command", ["undo", "remove", "reset"])
+def test_nobody_strangers_and_the_same_twice(
+    command: str, refused: Callable[..., str], file: Path, tmp_path: Path
+) -> None:
+    assert refused(command) == "which machines?"
+    assert "is no node to log in to" in refused(command, "pi@")
+    assert refused(command, "pi@10.0.0.4", "root@10.0.0.4") == "10.0.0.4 is named more than once"
+    assert refused(command, "--file", file, "w3") == "the cluster file has no node w3 with a host"
+    assert refused(command, "--file", file, "w2") == "the cluster file has no node w2 with a host"
+    assert refused(command, "--file", file, "root@10.0.0.4").startswith("the cluster file has no node root@")
+    assert refused(command, "--file", file, "w1", "10.0.0.4") == "10.0.0.4 is named more than once"
+
+
+@pytest.mark.parametrize("command", ["remove", "reset"])
+def test_all_of_a_file_is_said_aloud(command: str, refused: Callable[..., str], file: Path) -> None:
+    assert refused(command, "--file", file) == "which machines?"
+    assert refused(command, "--file", file, "--all", "w1") == "--all is for every node of --file"
+    assert refused(command, "--all", "pi@10.0.0.4") == "--all is for every node of --file"
+    assert "as the master that stays" in refused(command, "--file", file, "m1", "--master", "10.0.0.2")
+
+
+def test_nobody_is_there_to_be_asked(refused: Callable[..., str], file: Path) -> None:
+    assert "nobody is there to be asked" in refused("undo", "--file", file)
+
+
+def test_a_removal_needs_a_master_that_stays(refused: Callable[..., str], file: Path) -> None:
+    assert refused("remove", "pi@10.0.0.4") == "which master forgets them?"
+    assert refused("remove", "--file", file, "--all") == "which master forgets them?"
+
+
+def hosts(found: Chosen) -> tuple[list[str], str | None]:
+    return [str(one.login) for one in found.nodes], str(found.keeper) if found.keeper else None
+
+
+def test_who_is_chosen_and_who_stays(file: Path) -> None:
+    loaded = cluster_file.load(file)
+    assert hosts(chosen(["w1"], loaded)) == (["pi@10.0.0.4"], "pi@10.0.0.2")
+    assert hosts(chosen(["10.0.0.2"], loaded)) == (["pi@10.0.0.2"], "pi@10.0.0.3")
+    assert hosts(chosen(["m1", "pi@10.0.0.3"], loaded)) == (["pi@10.0.0.2", "pi@10.0.0.3"], None)
+    assert hosts(chosen(["m1"], loaded, master="root@10.0.0.9"))[1] == "root@10.0.0.9"
+    assert hosts(chosen([], loaded, every=True, master="m2")) == (
+        ["pi@10.0.0.2", "pi@10.0.0.4"],
+        "pi@10.0.0.3",
+    )
+    assert hosts(chosen(["pi@10.0.0.4", "a"], None)) == (["pi@10.0.0.4", "a"], None)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("remove", "a", "b", "--master", "pi@c"), "pi@c: SSH does not answer"),
+        (("undo", "a", "b"), "SSH does not answer"),
+        (("reset", "a", "b", "--master", "c"), "SSH does not answer"),
+    ],
+)
+def test_what_cannot_be_reached_is_json_for_each(run: Run, words: tuple[str, ...], told: str) -> None:
+    done = run(*words, "--json")
+    assert done.exit_code == 1
+    found = json.loads(done.stdout)
+    assert found == {login: {"error": told, "hint": "Is it on?", "code": 1} for login in ("a", "b")}
+    assert done.stderr == ""
+    plain = run(*words)
+    assert plain.exit_code == 1
+    assert f"a: {told}\n    Is it on?" in plain.stdout
+    assert "a: failed" in plain.stderr
