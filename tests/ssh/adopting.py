@@ -7,11 +7,14 @@ import pty
 import shutil
 import termios
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from guest.conftest import CLI, Done
 from rig.hosts import Host
 from rig.lan import Lan
+
+REGISTRIES = "mirrors:\n  docker.io:\n    endpoint: [https://mirror.lan]\n"
 
 
 def logins(master: Host, *workers: Host) -> list[str]:
@@ -22,6 +25,18 @@ def logins(master: Host, *workers: Host) -> list[str]:
 def outcomes(done: Done) -> dict[str, dict[str, Any]]:
     """By address."""
     return {one["login"].rpartition("@")[2]: one for one in json.loads(done.out)}
+
+
+def cluster_file(folder: Path, hosts: list[Host]) -> Path:
+    """The first is the master."""
+    (folder / "registries.yaml").write_text(REGISTRIES)
+    (folder / "registries.yaml").chmod(0o600)
+    text = '[cluster]\nname = "home"\nuser = "pi"\nregistries = "registries.yaml"\n'
+    for host in hosts:
+        role = "master" if host is hosts[0] else "worker"
+        text += f'[[node]]\nrole = "{role}"\nhost = "{host.address}"\n'
+    (folder / "cluster.toml").write_text(text)
+    return folder / "cluster.toml"
 
 
 def executions(host: Host) -> int:

@@ -9,7 +9,7 @@ from guest.conftest import ROOT, Done
 from rig.hosts import Host
 from rig.running import Person
 
-from ssh.adopting import executions, logins, outcomes, shape
+from ssh.adopting import REGISTRIES, cluster_file, executions, logins, outcomes, shape
 from ssh.conftest import Images, Machines, Operator, Power
 
 pytestmark = pytest.mark.ssh
@@ -94,21 +94,6 @@ def test_what_a_run_that_was_cut_off_has_not_told_the_system(machines: Machines,
     assert master.run("ls /run/k3s-bake-unfinished.json", check=False) == ""
 
 
-def test_what_a_person_has_changed_since_is_not_overwritten(
-    machines: Machines, adopt: Operator, operator: Operator
-) -> None:
-    master, worker = hosts = machines(10, 11)
-    assert adopt(*logins(*hosts)).code == 0
-    worker.run("echo hello >> /etc/systemd/system/k3s-agent.service")
-    removed = operator("remove", f"pi@{worker.address}", "--master", f"pi@{master.address}")
-    assert removed.code == 0, removed.err + removed.out
-    assert "home-00000b" not in master.run("k3s kubectl get nodes")
-    undone = operator("undo", f"pi@{worker.address}", "--json")
-    assert undone.code == 0, undone.err
-    assert json.loads(undone.out)[f"pi@{worker.address}"]["left"] == ["/etc/systemd/system/k3s-agent.service"]
-    assert worker.text("etc/systemd/system/k3s-agent.service").endswith("hello\n")
-
-
 def test_a_baked_node_has_nothing_to_do_and_a_blocked_one_is_healed(
     power: Power, image: Images, adopt: Operator, person: Person
 ) -> None:
@@ -164,9 +149,6 @@ def test_a_node_of_another_cluster_is_taken_over_only_if_that_is_said(
     assert worker.run("hostname") in second.run("k3s kubectl get nodes")
 
 
-REGISTRIES = "mirrors:\n  docker.io:\n    endpoint: [https://mirror.lan]\n"
-
-
 def test_a_rolling_upgrade_and_one_that_is_taken_back(
     machines: Machines, adopt: Operator, operator: Operator, tmp_path: Path
 ) -> None:
@@ -205,15 +187,3 @@ def test_a_rolling_upgrade_and_one_that_is_taken_back(
         assert host.run("ls /var/lib/k3s-bake/parts 2>/dev/null", check=False) == ""
     rows = master.run("k3s kubectl get nodes").splitlines()[1:]
     assert [row.split()[1] for row in rows] == ["Ready"] * 3
-
-
-def cluster_file(folder: Path, hosts: list[Host]) -> Path:
-    """The first is the master."""
-    (folder / "registries.yaml").write_text(REGISTRIES)
-    (folder / "registries.yaml").chmod(0o600)
-    text = '[cluster]\nname = "home"\nuser = "pi"\nregistries = "registries.yaml"\n'
-    for host in hosts:
-        role = "master" if host is hosts[0] else "worker"
-        text += f'[[node]]\nrole = "{role}"\nhost = "{host.address}"\n'
-    (folder / "cluster.toml").write_text(text)
-    return folder / "cluster.toml"
