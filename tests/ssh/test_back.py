@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from guest.conftest import Done
 from rig.hosts import Host, wait
-from rig.lan import Lan
+from rig.lan import Lan, children
 from rig.running import Person
 
 from ssh.adopting import at_a_terminal, cluster_file, logins, shape
@@ -91,6 +91,18 @@ def test_a_worker_that_is_broken_begins_anew(
     assert worker.run("systemctl is-enabled k3s-bake k3s-agent").split() == ["enabled"] * 2
 
 
+def test_ready_is_said_of_the_new_node_and_not_of_the_old_one(
+    machines: Machines, adopt: Operator, operator: Operator
+) -> None:
+    """Which Kubernetes calls Ready for some time, while the new one is rejected for its password."""
+    master, worker = hosts = machines(10, 11)
+    assert adopt(*logins(*hosts)).code == 0
+    done = operator("reset", login(worker), "--json")
+    assert done.code == 0, done.err + done.out
+    assert worker.run("systemctl is-active k3s-agent", check=False) == "active"
+    assert ready(master)["home-00000b"]
+
+
 def test_whoever_kills_a_reset_in_the_middle_runs_it_again(
     machines: Machines, adopt: Operator, operator: Operator, start: Start
 ) -> None:
@@ -118,11 +130,13 @@ def test_whoever_kills_a_reset_in_the_middle_runs_it_again(
 def test_ctrl_c_says_how_far_a_reset_is(machines: Machines, adopt: Operator, start: Start) -> None:
     master, worker = hosts = machines(10, 11)
     assert adopt(*logins(*hosts)).code == 0
-    master.run("systemctl stop k3s")
+    master.run("systemctl stop k3s")  # so that nobody lets it in
     for more in ((), ("--json",)):
+        worker.run("systemctl stop k3s-bake; rm /var/lib/k3s-bake/state.json")
         with start("reset", login(worker), *more) as process:
             wait(lambda: worker.state().get("phase") == "asking", 60, lambda: "nobody asks")
-            os.killpg(process.pid, signal.SIGINT)
+            (child,) = children(process.pid)  # of which nsenter tells how it ended
+            os.kill(child, signal.SIGINT)
             out, err = process.communicate(timeout=30)
         assert process.returncode == 130
         assert "Traceback" not in err

@@ -1,0 +1,68 @@
+"""What goes of a node that begins anew, and what stays."""
+
+from pathlib import Path
+
+import pytest
+
+from firstboot import leave
+from firstboot.contract import JOIN_KEY, K3S_PASSWORD, K3S_TOKEN, NAME, STATE
+
+pytestmark = pytest.mark.unit
+
+DATA = "var/lib/rancher/k3s"
+IMAGE = f"{DATA}/agent/images/k3s-airgap-images-arm.tar"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for path in (JOIN_KEY, NAME, K3S_TOKEN, K3S_PASSWORD, STATE, "/etc/rancher/k3s/config.yaml"):
+        put(tmp_path, path[1:])
+    for path in (IMAGE, f"{DATA}/agent/client.key", f"{DATA}/server/db/state.db", "var/lib/kubelet/a/b"):
+        put(tmp_path, path)
+    (tmp_path / DATA / "data").mkdir()
+    (tmp_path / DATA / "data/current").symlink_to("gone")
+    return tmp_path
+
+
+def put(root: Path, path: str) -> None:
+    (root / path).parent.mkdir(parents=True, exist_ok=True)
+    (root / path).write_text("x")
+
+
+def files(root: Path) -> set[str]:
+    return {str(path.relative_to(root)) for path in root.rglob("*") if not path.is_dir()}
+
+
+def test_what_it_was_given_stays(root: Path) -> None:
+    given = {JOIN_KEY[1:], NAME[1:], "etc/rancher/k3s/config.yaml", IMAGE}
+    leave.clear(str(root), keeps_token=True)
+    assert files(root) == {*given, K3S_TOKEN[1:]}
+    leave.clear(str(root))
+    assert files(root) == given
+    leave.clear(str(root))
+    assert files(root) == given
+
+
+def test_data_on_another_disk_go_and_the_way_there_stays(root: Path, tmp_path: Path) -> None:
+    (root / DATA).rename(root / "disk")
+    (root / DATA).symlink_to(root / "disk")
+    leave.clear(str(root))
+    assert (root / DATA).is_symlink()
+    assert [path.name for path in (root / DATA).iterdir()] == ["agent"]
+    assert (root / IMAGE).exists()
+
+
+def test_a_file_where_a_folder_should_be(root: Path) -> None:
+    leave.remove(str(root))
+    for path in (f"{DATA}/agent", "run/k3s"):
+        put(root, path)
+    leave.clear(str(root))
+    assert files(root) == {"etc/rancher/k3s/config.yaml"}
+
+
+def test_only_mounts_below_the_data_are_taken_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The data themselves may be somebody's disk: without it K3s would begin on the card."""
+    places = ("/var/lib/rancher/k3s", "/var/lib/rancher/k3s/a", "/var/lib/rancher/k3s-old", "/run/k3s/b", "/")
+    text = "".join(f"x {place} tmpfs rw 0 0\n" for place in places)
+    monkeypatch.setattr(Path, "read_text", lambda path, **_: text)
+    assert list(leave._mounts()) == ["/var/lib/rancher/k3s/a", "/run/k3s/b"]
