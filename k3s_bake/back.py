@@ -64,10 +64,12 @@ class Back(Crew):
         """The master that stays; None where it is not to be had: then each has failed."""
         try:
             found = await ssh.opened(master, self.how.person, accept_new=self.how.accept_new)
+            stack.push_async_callback(found.close)
+            if (await found.call("nodes"))["nodes"] is None:
+                raise WorkFailed("its Kubernetes does not answer", "Is it a master, and does its K3s run?")
         except UserError as error:
             self.fail_all(type(error)(f"{master}: {error.message}", error.hint))
             return None
-        stack.push_async_callback(found.close)
         return found
 
     def fail_all(self, error: UserError) -> None:
@@ -93,9 +95,11 @@ async def look(machine: Machine) -> NodeConfig:
 async def leave(machine: Machine, keeper: ssh.Remote, verb: str) -> bool:
     """Its pods go elsewhere, then it is off, and its cluster forgets it. ``verb``: leave or reset.
 
-    Whether all pods could go. WorkFailed where it is not forgotten.
+    Whether all pods could go. UserError where it is the keeper itself, WorkFailed where it is not forgotten.
     """
     name = machine.outcome.name
+    if (await keeper.call("state"))["boot_id"] == machine.looked.machine["boot_id"]:
+        raise UserError("it is the master that is to stay", "--master names another one.")
     machine.tell("draining")
     drained = bool((await keeper.call("drain", name=name))["drained"])
     if machine.candidate.role is Role.MASTER:  # while its etcd still votes: one of two alone decides nothing

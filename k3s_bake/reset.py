@@ -65,7 +65,7 @@ class Reset(Back):
             if others:
                 raise UserError(
                     f"it would begin a second cluster: {', '.join(others)} would go on with the first",
-                    "Reset all masters; or 'k3s-bake undo' it, and adopt it with another --master first.",
+                    "Reset all of them; or 'k3s-bake remove' it, 'undo' it, and adopt it, another first.",
                 )
             if not await self._sure(machine.outcome.name):
                 raise UserError("all of its cluster's data would be gone", "--yes deletes them.")

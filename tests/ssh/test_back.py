@@ -218,6 +218,14 @@ def test_nodes_of_a_file_are_removed_and_undone(
     assert ready(master) == {"home-master": True, "home-00000c": True}
     gone = operator("reset", login(workers[0]), "--json")
     assert answers(gone)[login(workers[0])]["error"] == "it has no credential any more"
+    itself = operator(
+        "remove", login(master), "--master", f"pi@[::ffff:{master.address}]:22", "--json", "--accept-new"
+    )
+    assert "it is the master that is to stay" in itself.out + itself.err, itself
+    nobody = operator("remove", login(workers[1]), "--master", login(workers[0]), "--json")
+    assert nobody.code == 1
+    assert "its Kubernetes does not answer" in answers(nobody)[login(workers[1])]["error"]
+    assert ready(master) == {"home-master": True, "home-00000c": True}
     again = operator("remove", "--file", file, "--all", "--master", master.address, "--json")
     assert again.code == 0, again.err + again.out
     assert answers(again).keys() == set(map(login, workers)), "and one that has left leaves again"

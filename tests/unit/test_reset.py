@@ -1,0 +1,152 @@
+"""Which nodes may be reset, and in which order: told by what is asked of them."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from bake.spec import Role
+from firstboot.contract import CONFIG, HOST_KEY, JOIN_KEY, NodeConfig
+from firstboot.errors import WorkFailed
+from firstboot.remote import _node
+from firstboot.snapshot import File
+from k3s_bake import ssh
+from k3s_bake.adopt import Candidate, How
+from k3s_bake.login import Login, Nobody
+from k3s_bake.reset import Reset
+
+pytestmark = pytest.mark.unit
+
+CHANGES = ("drain", "forget_node", "reset", "begin")
+
+
+class Fake:
+    """A node's end; ``asked`` is one list for all of them."""
+
+    def __init__(self, name: str, config: NodeConfig | None, asked: list[str]) -> None:
+        self.name, self.config, self.asked = name, config, asked
+        self.key: str | None = HOST_KEY if config and not config.joins else JOIN_KEY
+        self.nodes: list[dict[str, Any]] | None = None
+        self.broken = False
+
+    async def call(self, verb: str, **values: Any) -> dict[str, Any]:
+        if verb in CHANGES:
+            self.asked.append(f"{self.name} {verb} {values.get('name', '')}".strip())
+        if verb == "reset" and self.broken:
+            raise WorkFailed("broken")
+        if verb == "look":
+            return {"nodes": self._files(), "machine": self._machine()}
+        state = {"phase": "joined", "reason": "", "since": 1, "active": True, "name": self.name}
+        return {"drained": True, "done": True, "nodes": self.nodes, "boot_id": self.name, **state}
+
+    async def close(self) -> None:
+        pass
+
+    def _machine(self) -> dict[str, Any]:
+        return {"ours": None, "hostname": self.name, "boot_id": self.name}
+
+    def _files(self) -> dict[str, Any]:
+        file = _node(File(1, 0o600, 0, 0, ""))
+        found = {self.key: file} if self.key else {}
+        if self.config:
+            found[CONFIG] = _node(File(1, 0o600, 0, 0, "", self.config.to_json().encode()))
+        return found
+
+
+class Cluster:
+    """Nodes by their names, which are their hosts' as well."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked: list[str] = []
+        self.sure = True
+        self.there = {
+            name: Fake(name, NodeConfig("home", role, joins=joins), self.asked)
+            for name, role, joins in (
+                *(("m1", "master", False), ("m2", "master", True)),
+                *(("w1", "worker", True), ("w2", "worker", True)),
+            )
+        }
+        self.of("m1").nodes = self.of("m2").nodes = [
+            {"name": "m1", "roles": ["control-plane", "master"]},
+            {"name": "m2", "roles": ["control-plane"]},
+            {"name": "w1", "roles": []},
+        ]
+
+        async def opened(login: Login, *_: object, **__: object) -> Fake:
+            return self.there[login.host]
+
+        monkeypatch.setattr(ssh, "opened", opened)
+
+    def of(self, name: str) -> Fake:
+        return self.there[name]
+
+    def reset(self, *names: str, master: str | None = None) -> dict[str, str]:
+        """The errors; empty for those who are Ready."""
+
+        async def sure(name: str) -> bool:
+            return self.sure
+
+        nodes: Sequence[Candidate] = [Candidate(Login(name), Role.WORKER) for name in names]
+        made = Reset(nodes, How(Nobody()), Login(master) if master else None, sure)
+        asyncio.run(made.run())
+        return {name: str(answer.get("error", "")) for name, answer in made.answers.items()}
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    return Cluster(monkeypatch)
+
+
+def test_masters_come_first_and_the_one_that_leads_before_them(cluster: Cluster) -> None:
+    assert set(cluster.reset("w1", "m2", "w2", "m1").values()) == {""}
+    order = [line.split()[0] for line in cluster.asked if line.endswith("begin")]
+    assert order[:2] == ["m1", "m2"]
+    assert not any("drain" in line or "forget" in line for line in cluster.asked), "by whom?"
+
+
+def test_a_node_is_off_before_it_is_forgotten_and_forgotten_before_it_begins(cluster: Cluster) -> None:
+    assert cluster.reset("w1", master="m1") == {"w1": ""}
+    assert cluster.asked == ["m1 drain w1", "w1 reset", "m1 forget_node w1", "w1 begin"]
+
+
+def test_a_master_is_forgotten_while_its_etcd_votes_too(cluster: Cluster) -> None:
+    assert cluster.reset("m2", master="m1") == {"m2": ""}
+    assert cluster.asked == [
+        "m1 drain m2",
+        *["m1 forget_node m2", "m2 reset"],
+        "m1 forget_node m2",
+        "m2 begin",
+    ]
+
+
+def test_what_would_do_harm_changes_nothing_anywhere(cluster: Cluster) -> None:
+    assert "m2 would go on with the first" in cluster.reset("m1", "w1")["m1"]
+    assert "the other masters have to forget it" in cluster.reset("m2", "w1")["m2"]
+    cluster.of("m1").nodes = None
+    assert "m2 would go on" in cluster.reset("m1", master="m2")["m1"]
+    assert cluster.reset("w1", master="m1") == {"w1": "m1: its Kubernetes does not answer"}
+    cluster.sure = False
+    assert cluster.reset("m1", "w1") == {
+        "m1": "all of its cluster's data would be gone",
+        "w1": "left as it was",
+    }
+    for name, why in (("w1", "it has no credential any more"), ("w2", "no agent of ours has run there")):
+        cluster.of(name).key = None
+        cluster.of("w2").config = None
+        assert cluster.reset(name)[name] == why
+    assert cluster.asked == []
+
+
+def test_a_master_that_would_forget_itself(cluster: Cluster) -> None:
+    """Named by another of its addresses."""
+    cluster.there["alias"] = cluster.of("m2")
+    assert cluster.reset("m2", master="alias") == {"m2": "it is the master that is to stay"}
+    assert cluster.asked == []
+
+
+def test_workers_stay_as_they_were_where_their_master_fails(cluster: Cluster) -> None:
+    cluster.of("m1").broken = True
+    cluster.of("m1").nodes = None
+    assert cluster.reset("m1", "w1") == {"m1": "broken", "w1": "left as it was"}
+    assert cluster.asked == ["m1 reset"]
