@@ -20,7 +20,7 @@ def root(tmp_path: Path) -> Path:
     for path in (IMAGE, f"{DATA}/agent/client.key", f"{DATA}/server/db/state.db", "var/lib/kubelet/a/b"):
         put(tmp_path, path)
     (tmp_path / DATA / "data").mkdir()
-    (tmp_path / DATA / "data/current").symlink_to("gone")
+    (tmp_path / DATA / "link").symlink_to("data")
     return tmp_path
 
 
