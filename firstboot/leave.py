@@ -9,9 +9,9 @@ import re
 import shutil
 import signal
 from pathlib import Path
-from typing import Iterable, Iterator, List
+from typing import Iterable, Iterator, List, Sequence
 
-from firstboot import avahi, registry
+from firstboot import avahi, kubernetes, registry
 from firstboot.contract import (
     HOST_CERTIFICATE,
     HOST_KEY,
@@ -85,14 +85,18 @@ def remove(root: str = "/") -> None:
             Path(root, path[1:]).rmdir()
 
 
-def clear(root: str = "/", *, keeps_token: bool = False) -> None:
+def clear(root: str = "/", *, leads: bool = False) -> None:
     """What K3s and the agent have made, on a node that has been stopped; what they were given stays.
 
-    ``keeps_token``: K3s's was given, too. OSError for what does not go: K3s would start with it.
+    Of a master that ``leads`` a token was given, too. A cluster in a datastore elsewhere outlives this, and
+    opens with its master's token alone. OSError for what does not go: K3s would start with it.
     """
-    _delete(root, [path for path in _MADE if not (keeps_token and path == K3S_TOKEN)])
-    for path in _FOLDERS:
-        _empty(Path(root, path[1:]), Path(root, _IMAGES[1:]))
+    kept = [_IMAGES, *([K3S_TOKEN] if leads else [])]
+    if Path(root, K3S_DATASTORE[1:]).exists():
+        kept += [K3S_TOKEN, K3S_AGENT_TOKEN, K3S_PASSWORD, kubernetes.SERVER_TOKEN]
+    _delete(root, [path for path in _MADE if path not in kept])
+    for folder in _FOLDERS:
+        _empty(Path(root, folder[1:]), [Path(root, path[1:]) for path in kept])
 
 
 def begin() -> None:
@@ -108,14 +112,14 @@ def _delete(root: str, paths: Iterable[str]) -> None:
             Path(root, path[1:]).unlink()
 
 
-def _empty(folder: Path, kept: Path) -> None:
+def _empty(folder: Path, kept: Sequence[Path]) -> None:
     """All in it but ``kept``. The folder stays: it may be a link to a larger disk, or one's mount point."""
     if folder.exists() and not folder.is_dir():
         folder.unlink()
     for path in list(folder.iterdir()) if folder.is_dir() else []:
-        if path == kept:
+        if path in kept:
             continue
-        if path in kept.parents and path.is_dir():
+        if path.is_dir() and any(path in one.parents for one in kept):
             _empty(path, kept)
         elif path.is_dir() and not path.is_symlink():
             shutil.rmtree(str(path))

@@ -235,7 +235,7 @@ class Session:
         """As after its bake or adoption, K3s and the agent off."""
         config = NodeConfig.from_json(Node(self._root).text(CONFIG))
         leave.stop(for_good=False)
-        leave.clear(self._root, keeps_token=not config.joins)
+        leave.clear(self._root, leads=not config.joins)
         return {}
 
     def _begin(self) -> Answer:

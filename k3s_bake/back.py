@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from bake.spec import Role
-from firstboot.contract import CONFIG, HOST_KEY, JOIN_KEY, NodeConfig
+from firstboot.contract import CONFIG, HOST_KEY, JOIN_KEY, K3S_DATASTORE, NodeConfig
 from firstboot.errors import UserError, WorkFailed
 from k3s_bake import ssh
 from k3s_bake.adopt import Candidate, How, Looked, Machine, Outcome, snapshot_of
@@ -14,7 +14,7 @@ from k3s_bake.crew import Crew
 from k3s_bake.login import Login
 
 INTERRUPTED = 130
-KEYS = (JOIN_KEY, HOST_KEY)
+SECRETS = (JOIN_KEY, HOST_KEY, K3S_DATASTORE)
 
 
 class Back(Crew):
@@ -82,7 +82,9 @@ class Back(Crew):
 async def look(machine: Machine) -> NodeConfig:
     """What it is, and its name. UserError where it is no node of ours."""
     machine.tell("looking")
-    answer = await machine.remote.call("look", probes=[[CONFIG, "content"], *([p, "digest"] for p in KEYS)])
+    answer = await machine.remote.call(
+        "look", probes=[[CONFIG, "content"], *([p, "digest"] for p in SECRETS)]
+    )
     machine.looked = Looked(snapshot_of(answer["nodes"]), answer["machine"])
     config = machine.looked.config
     if config is None:

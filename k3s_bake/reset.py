@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 
 from bake.spec import Role
-from firstboot.contract import HOST_KEY, JOIN_KEY
+from firstboot.contract import HOST_KEY, JOIN_KEY, K3S_DATASTORE
 from firstboot.errors import UserError, WorkFailed
 from k3s_bake import back, ssh
 from k3s_bake.adopt import Candidate, How, Machine
@@ -59,7 +59,9 @@ class Reset(Back):
         machine.tell("looked")
 
     async def _check(self, machine: Machine) -> None:
-        """UserError with what speaks against it."""
+        """UserError with what speaks against it. A datastore elsewhere keeps a cluster that has no etcd."""
+        if machine.looked.found.get(K3S_DATASTORE) is not None:
+            return
         if _leads(machine):
             others = await self._other_masters(machine)
             if others:
@@ -106,7 +108,7 @@ class Reset(Back):
             machine.tell("leaving")
             await machine.remote.call("reset")
         await machine.remote.call("begin")
-        if _leads(machine):
+        if _leads(machine) and machine.looked.found.get(K3S_DATASTORE) is None:
             self.leads.append(machine.outcome.name)
         answer["reset_seconds"] = round(time.monotonic() - begun, 3)
         if self.how.wait:

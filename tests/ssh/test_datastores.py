@@ -55,8 +55,22 @@ def check_shows_nothing(*told: str) -> None:
             assert not any(form in text for text in told)
 
 
+def check_a_reset_keeps_the_cluster(master: Host, operator: Operator) -> None:
+    """Which its token opens, that nobody else may have."""
+    kept = ("var/lib/rancher/k3s/server/tls/server-ca.crt", "etc/rancher/k3s/agent-token", FILE)
+    before = [master.text(path) for path in kept]
+    done = operator("reset", f"pi@{master.address}", "--json")
+    assert done.code == 0, done.err + done.out
+    assert [master.text(path) for path in kept] == before
+
+
 def test_two_masters_and_a_worker_on_postgresql(
-    machines: Machines, adopt: Operator, databases: Databases, file: Callable[..., Path], tmp_path: Path
+    machines: Machines,
+    adopt: Operator,
+    operator: Operator,
+    databases: Databases,
+    file: Callable[..., Path],
+    tmp_path: Path,
 ) -> None:
     first, second, worker = hosts = machines(10, 11, 12)
     for host in (first, second):
@@ -85,6 +99,8 @@ def test_two_masters_and_a_worker_on_postgresql(
     record = first.text("etc/k3s-bake/node.json")
     assert json.loads(record)["datastore"] == {"url": database.url}
     check_shows_nothing(dry.out, dry.err, done.out, done.err, again.out, page.read_text(), record)
+    check_a_reset_keeps_the_cluster(first, operator)
+    assert len(database.kept()) == 1
 
 
 def test_a_wrong_password_on_mariadb_is_told_and_the_right_one_heals_it(

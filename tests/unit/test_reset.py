@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bake.spec import Role
-from firstboot.contract import CONFIG, HOST_KEY, JOIN_KEY, NodeConfig
+from firstboot.contract import CONFIG, HOST_KEY, JOIN_KEY, K3S_DATASTORE, NodeConfig
 from firstboot.errors import WorkFailed
 from firstboot.remote import _node
 from firstboot.snapshot import File
@@ -28,7 +28,7 @@ class Fake:
         self.name, self.config, self.asked = name, config, asked
         self.key: str | None = HOST_KEY if config and not config.joins else JOIN_KEY
         self.nodes: list[dict[str, Any]] | None = None
-        self.broken = False
+        self.broken, self.datastore = False, ""
 
     async def call(self, verb: str, **values: Any) -> dict[str, Any]:
         if verb in CHANGES:
@@ -48,7 +48,7 @@ class Fake:
 
     def _files(self) -> dict[str, Any]:
         file = _node(File(1, 0o600, 0, 0, ""))
-        found = {self.key: file} if self.key else {}
+        found = {path: file for path in (self.key, self.datastore) if path}
         if self.config:
             found[CONFIG] = _node(File(1, 0o600, 0, 0, "", self.config.to_json().encode()))
         return found
@@ -136,6 +136,13 @@ def test_what_would_do_harm_changes_nothing_anywhere(cluster: Cluster) -> None:
         cluster.of("w2").config = None
         assert cluster.reset(name)[name] == why
     assert cluster.asked == []
+
+
+def test_a_cluster_in_a_datastore_elsewhere_outlives_its_masters(cluster: Cluster) -> None:
+    for name in ("m1", "m2"):
+        cluster.of(name).datastore = K3S_DATASTORE
+        cluster.sure = False
+        assert cluster.reset(name) == {name: ""}
 
 
 def test_a_master_that_would_forget_itself(cluster: Cluster) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from firstboot import leave
-from firstboot.contract import JOIN_KEY, K3S_PASSWORD, K3S_TOKEN, NAME, STATE
+from firstboot.contract import JOIN_KEY, K3S_DATASTORE, K3S_PASSWORD, K3S_TOKEN, NAME, STATE
 
 pytestmark = pytest.mark.unit
 
@@ -17,7 +17,13 @@ IMAGE = f"{DATA}/agent/images/k3s-airgap-images-arm.tar"
 def root(tmp_path: Path) -> Path:
     for path in (JOIN_KEY, NAME, K3S_TOKEN, K3S_PASSWORD, STATE, "/etc/rancher/k3s/config.yaml"):
         put(tmp_path, path[1:])
-    for path in (IMAGE, f"{DATA}/agent/client.key", f"{DATA}/server/db/state.db", "var/lib/kubelet/a/b"):
+    for path in (
+        IMAGE,
+        f"{DATA}/agent/client.key",
+        f"{DATA}/server/db/state.db",
+        f"{DATA}/server/token",
+        "var/lib/kubelet/a/b",
+    ):
         put(tmp_path, path)
     (tmp_path / DATA / "data").mkdir()
     (tmp_path / DATA / "link").symlink_to("data")
@@ -35,12 +41,20 @@ def files(root: Path) -> set[str]:
 
 def test_what_it_was_given_stays(root: Path) -> None:
     given = {JOIN_KEY[1:], NAME[1:], "etc/rancher/k3s/config.yaml", IMAGE}
-    leave.clear(str(root), keeps_token=True)
+    leave.clear(str(root), leads=True)
     assert files(root) == {*given, K3S_TOKEN[1:]}
     leave.clear(str(root))
     assert files(root) == given
     leave.clear(str(root))
     assert files(root) == given
+
+
+def test_what_opens_a_datastore_elsewhere_stays(root: Path) -> None:
+    opens = {K3S_TOKEN[1:], K3S_PASSWORD[1:], f"{DATA}/server/token", K3S_DATASTORE[1:]}
+    for path in opens:
+        put(root, path)
+    leave.clear(str(root))
+    assert files(root) == {JOIN_KEY[1:], NAME[1:], "etc/rancher/k3s/config.yaml", IMAGE, *opens}
 
 
 def test_data_on_another_disk_go_and_the_way_there_stays(root: Path, tmp_path: Path) -> None:
