@@ -58,6 +58,8 @@ class NodeEntry:
     user: str | None = None
     host: str | None = None
     """Where a running node is reached."""
+    jump: str | None = None
+    """Through whom, as ssh's ProxyJump is written."""
     timezone: str | None = None
     join: bool | None = None
     """Of a master: joins the others."""
@@ -81,6 +83,7 @@ class ClusterFile:
     containerd: tuple[Path, ...] = ()
     timezone: str | None = None
     user: str | None = None
+    jump: str | None = None
     authorized_keys: tuple[str, ...] = ()
     server: str | None = None
     """URL of the master that workers join; with ``token`` they do so without asking."""

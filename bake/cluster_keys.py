@@ -199,6 +199,7 @@ def _add_password(at: At, found: dict[str, Any], password: str | None) -> None:
 
 
 _USER = matching(r"[a-z_][a-z0-9_-]{0,31}", "a user's name")
+_JUMP = matching(r"[^\s@/,]+(@[^\s@/,]+)?(,[^\s@/,]+(@[^\s@/,]+)?)*", "a jump host, like pi@gateway")
 _TIMEZONE = matching(r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*", "a time zone, like Europe/Berlin")
 _K3S: dict[str, Check] = {"config": _config, "env": _env}
 _WIFI = table(
@@ -221,6 +222,7 @@ _NODE = table(
         "interface": text,
         "user": _USER,
         "host": matching(r"[^\s@/]+", "a host's name or address"),
+        "jump": _JUMP,
         "timezone": _TIMEZONE,
         "join": flag,
         "k3s": table(_K3S),
@@ -241,6 +243,7 @@ _CLUSTER = table(
         "containerd": each(path_to(existing_file), '["containerd.deb"]'),
         "timezone": _TIMEZONE,
         "user": _USER,
+        "jump": _JUMP,
         "authorized_keys": each(public_keys, '["id_ed25519.pub"]'),
         "server": valid(check_server),
         "token_file": path_to(read_token),

@@ -146,6 +146,7 @@ class How:
     """Seconds from the change to Ready."""
     told: Callable[[Outcome], None] = lambda outcome: None
     """Called whenever the phase of a machine changes."""
+    jumps: ssh.Jumps = field(default_factory=ssh.Jumps)
 
 
 class Machine:
@@ -223,7 +224,7 @@ class Machine:
 
     async def _reboot(self) -> None:
         self.tell("rebooting")
-        before = self.looked.machine["boot_id"]
+        before, login = self.looked.machine["boot_id"], self.candidate.login
         await self.remote.call("reboot")
         await self.remote.close()
         end = time.monotonic() + _BOOT
@@ -231,7 +232,7 @@ class Machine:
         while time.monotonic() < end:
             await asyncio.sleep(1)
             try:
-                self.remote = await ssh.opened(self.candidate.login, self._how.person)
+                self.remote = await ssh.opened(login, self._how.person, jumps=self._how.jumps)
                 if (await self.remote.call("state"))["boot_id"] != before:
                     return
                 await self.remote.close()
@@ -277,7 +278,7 @@ async def logged_in(candidate: Candidate, outcome: Outcome, how: How) -> AsyncIt
     """UserError and WorkFailed as ssh.opened."""
     outcome.enter("connecting")
     how.told(outcome)
-    remote = await ssh.opened(candidate.login, how.person, accept_new=how.accept_new)
+    remote = await ssh.opened(candidate.login, how.person, accept_new=how.accept_new, jumps=how.jumps)
     machine = Machine(candidate, outcome, remote, how)
     try:
         yield machine

@@ -63,7 +63,8 @@ class Back(Crew):
     async def keeper(self, master: Login, stack: AsyncExitStack) -> ssh.Remote | None:
         """The master that stays; None where it is not to be had: then each has failed."""
         try:
-            found = await ssh.opened(master, self.how.person, accept_new=self.how.accept_new)
+            jumps = await stack.enter_async_context(self.how.jumps)
+            found = await ssh.opened(master, self.how.person, accept_new=self.how.accept_new, jumps=jumps)
             stack.push_async_callback(found.close)
             if (await found.call("nodes"))["nodes"] is None:
                 raise WorkFailed("its Kubernetes does not answer", "Is it a master, and does its K3s run?")

@@ -8,7 +8,7 @@ from bake.spec import Role
 from firstboot.errors import UserError
 from k3s_bake.adopt import Candidate
 from k3s_bake.candidates import of_file, refuse_twice
-from k3s_bake.login import Login
+from k3s_bake.login import Login, behind
 
 
 @dataclass(frozen=True)
@@ -20,18 +20,28 @@ class Chosen:
 
 
 def chosen(
-    words: Sequence[str], file: ClusterFile | None, *, every: bool = False, master: str | None = None
+    words: Sequence[str],
+    file: ClusterFile | None,
+    *,
+    every: bool = False,
+    master: str | None = None,
+    jump: str | None = None,
 ) -> Chosen:
     """``words`` are logins, or with a file also names; ``every`` node of it but ``master``, without words.
 
-    The keeper is ``master``, else the first of the file that is not chosen. UserError where nobody, somebody
-    twice or somebody unknown is named.
+    The keeper is ``master``, else the first of the file that is not chosen. ``jump`` wins over the file's.
+    UserError where nobody, somebody twice or somebody unknown is named.
     """
-    listed = of_file(file) if file else []
-    kept = _one(master, listed) if master else None
+    listed = of_file(file, jump) if file else []
+    jump = jump or (file.jump if file else None)
+    kept = _one(master, listed, jump) if master else None
     if every and (words or not file):
         raise UserError("--all is for every node of --file", "Name some, or all of them.")
-    nodes = [one for one in listed if one != kept] if every else [_one(word, listed, file) for word in words]
+    nodes = (
+        [one for one in listed if one != kept]
+        if every
+        else [_one(word, listed, jump, file) for word in words]
+    )
     if not nodes:
         raise UserError("which machines?", "Name them, or --file with --all.")
     refuse_twice(nodes)
@@ -42,12 +52,14 @@ def chosen(
     return Chosen(nodes, keeper.login if keeper else None)
 
 
-def _one(word: str, listed: Sequence[Candidate], file: ClusterFile | None = None) -> Candidate:
+def _one(
+    word: str, listed: Sequence[Candidate], jump: str | None, file: ClusterFile | None = None
+) -> Candidate:
     """Where ``file`` is given it must have it."""
     for one in listed:
         if word == one.name:
             return one
-    login = Login.parse(word)
+    login = behind(word, jump)
     for one in listed:
         if (login.host, login.port) == (one.login.host, one.login.port) and login.user in (
             None,

@@ -26,6 +26,7 @@ class Crew:
     async def log_in(self, stack: AsyncExitStack, then: Step) -> None:
         """To all, until ``stack`` ends; and this with each, as soon as it is there."""
         gate = asyncio.Semaphore(_AT_ONCE)
+        await stack.enter_async_context(self.how.jumps)
 
         async def one(at: int) -> None:
             async with gate:

@@ -5,7 +5,7 @@ import contextlib
 import re
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 from firstboot.errors import UserError
@@ -22,6 +22,8 @@ class Login:
     """A name, an address, or a Host of ~/.ssh/config."""
     user: str | None = None
     port: int | None = None
+    jump: tuple["Login", ...] | None = None
+    """Through whom, in order; empty: through nobody; None: as ~/.ssh/config says."""
 
     @classmethod
     def parse(cls, text: str) -> "Login":
@@ -40,13 +42,29 @@ class Login:
     @property
     def command(self) -> str:
         """ssh's, for a person to type."""
+        jump = f"-J {','.join(map(str, self.jump))} " if self.jump else ""
         port = f"-p {self.port} " if self.port else ""
-        return f"ssh {port}{self.user}@{self.host}" if self.user else f"ssh {port}{self.host}"
+        who = f"{self.user}@{self.host}" if self.user else self.host
+        return f"ssh {jump}{port}{who}"
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if self.port and ":" in self.host else self.host
         user = f"{self.user}@" if self.user else ""
         return f"{user}{host}" + (f":{self.port}" if self.port else "")
+
+
+def hops(text: str) -> tuple[Login, ...]:
+    """As ssh's ProxyJump is written: ``[user@]host[:port]``, several with commas between; ``none``: nobody.
+
+    UserError for anything else.
+    """
+    return () if text.lower() == "none" else tuple(Login.parse(one) for one in text.split(","))
+
+
+def behind(text: str, jump: str | None) -> Login:
+    """A login, and through whom, in a person's words. UserError for what is none."""
+    login = Login.parse(text)
+    return replace(login, jump=hops(jump)) if jump else login
 
 
 class Person(Protocol):

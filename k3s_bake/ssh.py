@@ -6,142 +6,131 @@ is asked. Nothing secret is on a command line; what is known of hosts is ``~/.ss
 
 import asyncio
 import contextlib
-import json
 import os
-import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import asyncssh
 
-from firstboot import remote
 from firstboot.errors import UserError, WorkFailed
 from k3s_bake import carry
+from k3s_bake.jumps import Jumps, way
 from k3s_bake.login import Login, Person, asked
+from k3s_bake.remote import Remote
+
+__all__ = ["Jumps", "Remote", "opened"]
 
 _KNOWN_HOSTS = Path("~/.ssh/known_hosts")
-_CONNECT, _LOGIN, _ANSWER = 15.0, 30.0, 300.0
-"""Seconds: until a host answers, until it lets us in, until a request is answered."""
+_CONNECT, _LOGIN = 15.0, 30.0
+"""Seconds: until a host answers, until it lets us in."""
 _ALIVE, _MISSED = 10.0, 3
 """Seconds between signs of life, and how many may be missed until a connection counts as lost."""
-_CHUNK = 1 << 18
 _COMPLAINT = 4096
 
 
-class Remote:
-    """A node that answers requests: made by ``opened``."""
+class _Pipe:
+    """A process over a connection, as Remote's Pipe."""
 
-    def __init__(self, name: str, connection: asyncssh.SSHClientConnection, process: Any) -> None:
-        self.name = name
-        self._connection = connection
+    def __init__(self, process: Any, behind: contextlib.AsyncExitStack) -> None:
+        """``behind``: closed at the end, too."""
         self._process = process
+        self._behind = behind
         self._complaint = ""
-        self._turn = asyncio.Lock()
         self._listener = asyncio.create_task(self._hear_complaints())
 
-    async def call(self, verb: str, limit: float = _ANSWER, **values: Any) -> dict[str, Any]:
-        """The answer. UserError and WorkFailed as the node says; WorkFailed where it is lost or too slow."""
-        async with self._turn:
-            return await self._call(verb, limit, values)
+    def write(self, data: bytes) -> None:
+        with _as_connection_error():
+            self._process.stdin.write(data)
 
-    async def put(self, path: Path | None, sha256: str, size: int, sent: Callable[[int], None]) -> None:
-        """A large file, to where ``apply`` finds it; what is there already of it is not sent again.
+    async def drain(self) -> None:
+        with _as_connection_error():
+            await self._process.stdin.drain()
 
-        ``sent`` is told each number of bytes. WorkFailed for one that is not there and has no ``path`` here.
-        """
-        async with self._turn:
-            there = await self._call("put", _ANSWER, {"sha256": sha256, "size": size, "offset": -1})
-            offset = int(there["offset"])
-            if path is None and offset < size:
-                raise WorkFailed("a file that was kept there is gone")
-            self._send({"verb": "put", "sha256": sha256, "size": size, "offset": offset})
-            try:
-                if path is not None:
-                    await self._stream(path, offset, sent)
-                await self._answer(_ANSWER)
-            except (OSError, asyncssh.Error, TimeoutError) as error:
-                raise await self._lost(error) from error
+    async def exactly(self, size: int) -> bytes:
+        with _as_connection_error():
+            data: bytes = await self._process.stdout.readexactly(size)
+        return data
 
-    async def _stream(self, path: Path, offset: int, sent: Callable[[int], None]) -> None:
-        with path.open("rb") as source:
-            source.seek(offset)
-            while piece := source.read(_CHUNK):
-                self._process.stdin.write(piece)
-                await asyncio.wait_for(self._process.stdin.drain(), _ANSWER)
-                sent(len(piece))
+    def last_words(self) -> str:
+        return "".join(self._complaint.strip().splitlines()[-1:])
 
     async def close(self) -> None:
-        """Ends what runs there. Never raises."""
         with contextlib.suppress(OSError, asyncssh.Error, TimeoutError):
             self._process.stdin.write_eof()
         self._listener.cancel()
         self._process.close()
-        self._connection.close()
-        with contextlib.suppress(OSError, asyncssh.Error, TimeoutError):
-            await asyncio.wait_for(self._connection.wait_closed(), 3)
-
-    async def _call(self, verb: str, limit: float, values: Mapping[str, Any]) -> dict[str, Any]:
-        try:
-            self._send({"verb": verb, **values})
-            return await self._answer(limit)
-        except (OSError, asyncssh.Error, TimeoutError) as error:
-            raise await self._lost(error) from error
-
-    def _send(self, request: Mapping[str, Any]) -> None:
-        self._process.stdin.write(remote.packed(request))
-
-    async def _answer(self, limit: float) -> dict[str, Any]:
-        head = await asyncio.wait_for(self._exactly(4), limit)
-        size = int.from_bytes(head, "big")
-        if size > remote.MOST:
-            raise ConnectionResetError("what it answers makes no sense")
-        body = await asyncio.wait_for(self._exactly(size), limit)
-        found: dict[str, Any] = json.loads(zlib.decompress(body).decode("utf-8", "surrogatepass"))
-        if "error" in found:
-            kind = UserError if found["code"] == UserError.exit_code else WorkFailed
-            raise kind(str(found["error"]), str(found["hint"]))
-        return found
-
-    async def _exactly(self, size: int) -> bytes:
-        try:
-            data: bytes = await self._process.stdout.readexactly(size)
-        except asyncio.IncompleteReadError as error:
-            raise ConnectionResetError("the connection was cut") from error
-        return data
+        await self._behind.aclose()
 
     async def _hear_complaints(self) -> None:
         with contextlib.suppress(OSError, asyncssh.Error):
             while piece := await self._process.stderr.read(_COMPLAINT):
                 self._complaint = (self._complaint + piece.decode(errors="replace"))[-_COMPLAINT:]
 
-    async def _lost(self, error: Exception) -> WorkFailed:
-        await asyncio.sleep(0)
-        last = self._complaint.strip().splitlines()[-1:] or [str(error) or "it does not answer any more"]
-        return WorkFailed(
-            f"the connection was lost: {last[0][:200]}", "Run it again: it goes on where it was."
-        )
 
-
-async def opened(login: Login, person: Person, *, accept_new: bool = False) -> Remote:
-    """Log in and start Python there, as root. UserError and WorkFailed with one line that says why not."""
-    connection = await _connected(login, person, accept_new)
+@contextlib.contextmanager
+def _as_connection_error() -> Iterator[None]:
     try:
+        yield
+    except asyncio.IncompleteReadError as error:
+        raise ConnectionResetError("the connection was cut") from error
+    except asyncssh.Error as error:
+        raise ConnectionResetError(error.reason) from error
+
+
+async def opened(
+    login: Login, person: Person, *, accept_new: bool = False, jumps: Jumps | None = None
+) -> Remote:
+    """Log in and start Python there, as root. UserError and WorkFailed with one line that says why not.
+
+    ``jumps``: those that others go through, too; else it has its own.
+    """
+
+    async def connect(host: Login, tunnel: Any) -> asyncssh.SSHClientConnection:
+        return await _connected(host, person, accept_new, tunnel)
+
+    async with contextlib.AsyncExitStack() as stack:
+        shared = jumps if jumps is not None else await stack.enter_async_context(Jumps())
+        hosts = await asyncio.to_thread(way, login, _configured)
+        connection = await connect(login, await shared.through(hosts, connect))
+        stack.push_async_callback(_closed, connection)
         process = await _started(login, connection, person)
         process.stdin.write(carry.program())
-        return Remote(str(login), connection, process)
-    except BaseException:
-        connection.close()
-        raise
+        return Remote(str(login), _Pipe(process, stack.pop_all()))
 
 
-async def _connected(login: Login, person: Person, accept_new: bool) -> asyncssh.SSHClientConnection:
+async def _closed(connection: asyncssh.SSHClientConnection) -> None:
+    connection.close()
+    with contextlib.suppress(OSError, asyncssh.Error, TimeoutError):
+        await asyncio.wait_for(connection.wait_closed(), 3)
+
+
+def _configured(login: Login) -> str | None:
+    """The ProxyJump of ~/.ssh/config."""
+    # config=(): the default, which is to read it.
+    given = {"host": login.host, "config": (), "client_keys": None, **_named(login)}
+    try:
+        found = asyncssh.SSHClientConnectionOptions(**given).tunnel
+    except ValueError as error:  # asyncssh's ConfigParseError, too
+        raise UserError(f"~/.ssh/config: {error}", "ssh -G HOST shows what ssh makes of it.") from error
+    return str(found) if found else None
+
+
+def _named(login: Login) -> dict[str, Any]:
+    """What a person has said: the rest is the configuration's."""
+    return {key: value for key, value in (("port", login.port), ("username", login.user)) if value}
+
+
+async def _connected(
+    login: Login, person: Person, accept_new: bool, tunnel: asyncssh.SSHClientConnection | None
+) -> asyncssh.SSHClientConnection:
     client = _Client(login, person)
     for _ in range(2):
         try:
             return await asyncssh.connect(
                 login.host,
-                **{key: value for key, value in (("port", login.port), ("username", login.user)) if value},
+                **_named(login),
+                tunnel=tunnel,
                 client_factory=lambda: client,
                 connect_timeout=_CONNECT,
                 login_timeout=_LOGIN,
@@ -159,11 +148,23 @@ async def _connected(login: Login, person: Person, accept_new: bool) -> asyncssh
             raise WorkFailed(
                 "SSH does not answer", "Is it on, and SSH too? Is a firewall between?"
             ) from error
+        except asyncssh.ChannelOpenError as error:
+            raise _not_forwarded(error) from error
         except asyncssh.Error as error:
             raise WorkFailed(f"SSH failed: {error.reason[:200]}") from error
         except OSError as error:
             raise _unreachable(error) from error
     raise WorkFailed("its host key changes from one moment to the next", "Do two hosts have that address?")
+
+
+def _not_forwarded(error: asyncssh.ChannelOpenError) -> WorkFailed:
+    """What a jump host says of the host behind it."""
+    if error.code == asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED:
+        return WorkFailed("its jump host forwards nothing", "AllowTcpForwarding yes, in its sshd_config.")
+    return WorkFailed(
+        f"its jump host does not reach it: {error.reason[:200]}",
+        "Is it on, is the address right, and SSH on?",
+    )
 
 
 def _unreachable(error: OSError) -> WorkFailed:
@@ -186,9 +187,9 @@ class _Client(asyncssh.SSHClient):
     def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
         self.seen = host, port, key
         known = _KNOWN_HOSTS.expanduser()
-        if known.is_file():
-            self.is_changed = bool(asyncssh.read_known_hosts(str(known)).match(host, addr, port)[0])
-        return False
+        trusted = asyncssh.read_known_hosts(str(known)).match(host, addr, port)[0] if known.is_file() else ()
+        self.is_changed = bool(trusted) and key not in trusted
+        return key in trusted  # learned a moment ago, by another login to the same host
 
     async def password_auth_requested(self) -> str | None:
         self._asked += 1

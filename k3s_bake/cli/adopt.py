@@ -21,6 +21,7 @@ from k3s_bake import upgrade as rolling
 from k3s_bake.adopt import How, Outcome
 from k3s_bake.candidates import candidates
 from k3s_bake.cli.log import lines_of
+from k3s_bake.cli.operator_options import jump_option
 from k3s_bake.cli.terminal import Terminal
 from k3s_bake.fleet import Fleet, Order
 from k3s_bake.progress import Bars
@@ -45,6 +46,7 @@ def _machines(command: F) -> F:
             click.option(
                 "--cluster", metavar="NAME", help="Its name.  [default: the only one known here, else k3s]"
             ),
+            jump_option,
             click.option("--accept-new", is_flag=True, help="Trust hosts that are seen for the first time."),
             click.option("--json", "as_json", is_flag=True, help="For programs."),
         ]
@@ -177,7 +179,7 @@ def _how(given: dict[str, Any], lines: fleet_report.Lines, screen: Screen) -> Ho
 def _order(given: dict[str, Any], dry_run: bool, screen: Screen, joins: bool = True) -> Order:
     """``joins``: the machines are to be nodes, and not only looked at."""
     file = cluster_file.load(given["file"]) if given["file"] else None
-    machines = candidates(given["masters"], given["workers"], file)
+    machines = candidates(given["masters"], given["workers"], file, given["jump"])
     home, progress = cache.home(), Bars(screen.aside)
     named = given["cluster"] or (file.name if file else None)
     name = _cluster(named, home, makes=not joins or any(one.role is Role.MASTER for one in machines))

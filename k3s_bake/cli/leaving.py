@@ -12,6 +12,7 @@ from bake import cluster_file
 from k3s_bake import report
 from k3s_bake.back import Back
 from k3s_bake.chosen import Chosen, chosen
+from k3s_bake.cli.operator_options import jump_option
 from k3s_bake.fleet_report import Lines
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -22,6 +23,7 @@ _OPTIONS = (
         type=click.Path(path_type=Path),
         help="cluster.toml: its [[node]] that have a host; LOGIN is then the name or host of one.",
     ),
+    jump_option,
     click.option("--accept-new", is_flag=True, help="Trust hosts that are seen for the first time."),
     click.option("--json", "as_json", is_flag=True, help="For programs."),
 )
@@ -33,9 +35,11 @@ def nodes_options(command: F) -> F:
     return command
 
 
-def named(logins: Sequence[str], file: Path | None, *, every: bool, master: str | None = None) -> Chosen:
+def named(
+    logins: Sequence[str], file: Path | None, jump: str | None, *, every: bool, master: str | None = None
+) -> Chosen:
     """UserError as chosen.chosen, and for a file that cannot be read."""
-    return chosen(logins, cluster_file.load(file) if file else None, every=every, master=master)
+    return chosen(logins, cluster_file.load(file) if file else None, every=every, master=master, jump=jump)
 
 
 def run(

@@ -12,6 +12,10 @@ master_option = click.option(
     "--master", metavar="ADDRESS", help="The master to ask, instead of those heard in this network."
 )
 
+jump_option = click.option(
+    "--jump", metavar="LOGIN", help="Log in through it, as ssh's -J does: pi@gateway, or a,b; none: directly."
+)
+
 
 def say(text: str) -> None:
     """To standard error: what a program reads stays clean."""

@@ -48,7 +48,7 @@ def reset(
       k3s-bake reset --file cluster.toml pi-2
       k3s-bake reset --file cluster.toml --all --yes
     """
-    found = leaving.named(logins, file, every=every, master=master)
+    found = leaving.named(logins, file, given["jump"], every=every, master=master)
     person, lines = Terminal(), lines_of("reset", quiet=given["as_json"])
 
     async def sure(name: str) -> bool:

@@ -18,7 +18,9 @@ from k3s_bake.cli.terminal import Terminal
 @click.command()
 @leaving.nodes_options
 @click.option("--yes", is_flag=True, help="Do not ask, where all nodes of a file are meant.")
-def undo(logins: Sequence[str], file: Path | None, accept_new: bool, as_json: bool, yes: bool) -> None:
+def undo(
+    logins: Sequence[str], file: Path | None, jump: str | None, accept_new: bool, as_json: bool, yes: bool
+) -> None:
     """Make machines what they were before they were adopted: K3s gone, each file put back.
 
     What a person has changed since is left alone, and named. The cluster still lists the node, as NotReady:
@@ -32,7 +34,7 @@ def undo(logins: Sequence[str], file: Path | None, accept_new: bool, as_json: bo
       k3s-bake undo --file cluster.toml
       k3s-bake undo --file cluster.toml pi-2
     """
-    nodes = leaving.named(logins, file, every=bool(file and not logins)).nodes
+    nodes = leaving.named(logins, file, jump, every=bool(file and not logins)).nodes
     if not (logins or yes):
         _ask(f"Undo all {len(nodes)}: {', '.join(one.name or str(one.login) for one in nodes)}?")
     lines = lines_of("undo", quiet=as_json)
@@ -50,7 +52,13 @@ def undo(logins: Sequence[str], file: Path | None, accept_new: bool, as_json: bo
     help="A master of its cluster, which forgets it.  [default: the first of --file that stays]",
 )
 def remove(
-    logins: Sequence[str], file: Path | None, accept_new: bool, as_json: bool, every: bool, master: str | None
+    logins: Sequence[str],
+    file: Path | None,
+    jump: str | None,
+    accept_new: bool,
+    as_json: bool,
+    every: bool,
+    master: str | None,
 ) -> None:
     """Take nodes out of their cluster: pods moved, K3s stopped and its data deleted, the node forgotten.
 
@@ -62,7 +70,7 @@ def remove(
       k3s-bake remove pi@10.0.0.3 --master pi@10.0.0.2
       k3s-bake remove --file cluster.toml pi-2 pi-3
     """
-    found = leaving.named(logins, file, every=every, master=master)
+    found = leaving.named(logins, file, jump, every=every, master=master)
     if found.keeper is None:
         raise UserError("which master forgets them?", "--master names one that stays.")
     lines = lines_of("remove", quiet=as_json)

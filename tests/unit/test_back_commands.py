@@ -13,6 +13,7 @@ from firstboot.errors import UserError, WorkFailed
 from k3s_bake import ssh
 from k3s_bake.chosen import Chosen, chosen
 from k3s_bake.cli.app import cli
+from k3s_bake.login import Login
 
 pytestmark = pytest.mark.unit
 
@@ -117,6 +118,21 @@ def test_who_is_chosen_and_who_stays(file: Path) -> None:
         "pi@10.0.0.3",
     )
     assert hosts(chosen(["pi@10.0.0.4", "a"], None)) == (["pi@10.0.0.4", "a"], None)
+
+
+def test_through_whom_they_are_reached(file: Path) -> None:
+    file.write_text(file.read_text().replace("[cluster]", "[cluster]\njump = 'gate'", 1))
+    loaded = cluster_file.load(file)
+    gate, other = (Login("gate"),), (Login("other", "pi"),)
+    found = chosen(["w1"], loaded)
+    assert [one.login.jump for one in found.nodes] == [gate]
+    assert found.keeper
+    assert found.keeper.jump == gate
+    away = chosen(["w1"], loaded, master="root@10.0.0.9", jump="pi@other")
+    assert [one.login.jump for one in away.nodes] == [other]
+    assert away.keeper
+    assert away.keeper.jump == other
+    assert chosen(["pi@a"], None, jump="pi@other").nodes[0].login.jump == other
 
 
 @pytest.mark.parametrize(

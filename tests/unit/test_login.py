@@ -12,7 +12,7 @@ import pytest
 from firstboot import carried
 from firstboot.errors import UserError
 from k3s_bake import carry
-from k3s_bake.login import Login, asked
+from k3s_bake.login import Login, asked, behind, hops
 
 pytestmark = pytest.mark.unit
 
@@ -112,3 +112,15 @@ def test_nobody_waits_for_a_question_that_is_open() -> None:
     asyncio.run(interrupted())
     assert not never.is_set()
     never.set()
+
+
+def test_through_whom() -> None:
+    gate, inner = Login("gate", "pi", 2222), Login("10.0.0.1")
+    assert behind("pi@h", "pi@gate:2222,10.0.0.1") == Login("h", "pi", None, (gate, inner))
+    assert behind("pi@h", "pi@gate:2222,10.0.0.1").command == "ssh -J pi@gate:2222,10.0.0.1 pi@h"
+    assert behind("pi@h", None).jump is None
+    assert behind("pi@h", "none").jump == ()
+    assert str(behind("pi@h", "gate")) == "pi@h"
+    for wrong in ("", "gate,", "ssh://gate", "a b"):
+        with pytest.raises(UserError, match="no node to log in to"):
+            hops(wrong)
