@@ -1,7 +1,7 @@
 """K3s releases: which file an architecture needs, where it lies, and whether a given one is sound."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -72,13 +72,41 @@ def resolve_k3s(choice: str, version: str | None, arch: str, home: Home, web: We
     named = K3sVersion.parse(version) if version is not None else None
     if not (K3sVersion.is_one(choice) or _CHANNEL.fullmatch(choice)):
         return _local_k3s(choice, named, arch, home, web)
-    if named is not None:
-        raise UserError(
-            "--k3s-version is only for a K3s given as a file", f"--k3s {named} asks for that release"
-        )
-    release = K3sVersion.parse(choice) if K3sVersion.is_one(choice) else _newest(choice, web)
+    release = _release(choice, version, web)
     file = _released(release, k3s_asset(arch), arch, home, web)
     return K3sArtifact(file.path, file.name, file.sha256, file.size, release)
+
+
+@dataclass(frozen=True)
+class Link:
+    """Where a file lies in the web: for nodes that fetch it themselves."""
+
+    url: str = field(repr=False)
+    """May hold a mirror's password."""
+    name: str
+    sha256: str
+    size: int
+
+
+def link_k3s(choice: str, version: str | None, arch: str, home: Home, web: Web) -> tuple[K3sVersion, Link]:
+    """The binary for ``arch`` by version or channel, left where it is. Raises as ``resolve_k3s``."""
+    check_link(choice)
+    release = _release(choice, version, web)
+    return release, _link(release, k3s_asset(arch), arch, home, web)
+
+
+def link_airgap(version: K3sVersion, arch: str, home: Home, web: Web) -> Link:
+    """The images released with it, left where they are. Raises as ``resolve_airgap``."""
+    return _link(version, _airgap_of(version, arch, home, web), arch, home, web)
+
+
+def check_link(choice: str) -> None:
+    """UserError for a K3s that is in no web."""
+    if not (K3sVersion.is_one(choice) or _CHANNEL.fullmatch(choice)):
+        raise UserError(
+            f"nodes cannot fetch {choice[:80]}: it is a file of this machine",
+            "Leave out --fetch node: then it is sent from here.",
+        )
 
 
 def check_choice(choice: str) -> None:
@@ -104,9 +132,15 @@ def resolve_airgap(
             "which container images belong to a K3s of unknown version cannot be told",
             "--k3s-version names it, --airgap takes a path, and --airgap none goes without",
         )
-    listed = _checksums(version, arch, home, web)
-    name = next((name for name in airgap_assets(arch) if name in listed), airgap_assets(arch)[0])
-    return _released(version, name, arch, home, web)
+    return _released(version, _airgap_of(version, arch, home, web), arch, home, web)
+
+
+def _release(choice: str, version: str | None, web: Web) -> K3sVersion:
+    if version is not None:
+        raise UserError(
+            "--k3s-version is only for a K3s given as a file", f"--k3s {version} asks for that release"
+        )
+    return K3sVersion.parse(choice) if K3sVersion.is_one(choice) else _newest(choice, web)
 
 
 def _newest(channel: str, web: Web) -> K3sVersion:
@@ -120,10 +154,26 @@ def _newest(channel: str, web: Web) -> K3sVersion:
     return K3sVersion.parse(tag)
 
 
-def _released(version: K3sVersion, asset: str, arch: str, home: Home, web: Web) -> Artifact:
+def _airgap_of(version: K3sVersion, arch: str, home: Home, web: Web) -> str:
+    listed = _checksums(version, arch, home, web)
+    return next((name for name in airgap_assets(arch) if name in listed), airgap_assets(arch)[0])
+
+
+def _link(version: K3sVersion, asset: str, arch: str, home: Home, web: Web) -> Link:
+    sha256 = _listed(version, asset, arch, home, web)
+    url, size = web.link(release_url(version, asset))
+    return Link(url, asset, sha256, size)
+
+
+def _listed(version: K3sVersion, asset: str, arch: str, home: Home, web: Web) -> str:
     sha256 = _checksums(version, arch, home, web).get(asset)
     if sha256 is None:
         raise UserError(f"K3s {version} has no {asset}", "choose another version with --k3s")
+    return sha256
+
+
+def _released(version: K3sVersion, asset: str, arch: str, home: Home, web: Web) -> Artifact:
+    sha256 = _listed(version, asset, arch, home, web)
     path = web.fetch(release_url(version, asset), _folder(version, home) / asset, sha256)
     return Artifact(path, asset, sha256, path.stat().st_size)
 

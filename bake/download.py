@@ -94,6 +94,19 @@ class Web:
 
         return self._patiently(read)
 
+    def link(self, url: str) -> tuple[str, int]:
+        """From where others fetch it, which may hold a mirror's password, and how many bytes it has."""
+        source = self._source(url, shown(url))
+
+        def ask() -> int | None:
+            with self._get(source) as response:  # its headers; the rest stays where it is
+                return response.raw.length_remaining
+
+        size = self._patiently(ask)
+        if not size:
+            raise WorkFailed(f"{shown(source)} does not say how large it is")
+        return source, size
+
     def redirect(self, url: str) -> str:
         """Where the server sends whoever asks for ``url``, without going there."""
         source = self._source(url, shown(url))

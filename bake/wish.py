@@ -12,7 +12,7 @@ from typing import Any
 
 from bake import base as bases
 from bake import containerd_archive, disk, image, trust, zipapp
-from bake.artifacts import Artifact, resolve_airgap, resolve_k3s
+from bake.artifacts import Artifact, Link, link_airgap, link_k3s, resolve_airgap, resolve_k3s
 from bake.cache import Home
 from bake.catalogue import DEFAULT_BASE
 from bake.download import Web
@@ -40,6 +40,8 @@ class Wish:
     """``none``, ``auto`` or a path; None: auto, where the K3s is a release."""
     containerd: tuple[Path, ...] = ()
     """Archives; none: the one in K3s."""
+    links: bool = False
+    """Machines fetch K3s themselves: nothing of it is fetched here."""
     first_boot: bool | None = None
     """Whether an agent makes the nodes join; None: where they do not join a given server anyway."""
     credential: bool = True
@@ -118,6 +120,21 @@ def k3s_of(wish: Wish, arch: str, home: Home, web: Web) -> tuple[K3s, dict[str, 
     return K3s(_file(binary), binary.version, _file(airgap) if airgap else None), sources
 
 
+def k3s_links(wish: Wish, arch: str, home: Home, web: Web) -> tuple[K3s, dict[str, Path | Link]]:
+    """As ``k3s_of``, with releases left where they are in the web."""
+    version, binary = link_k3s(wish.k3s, wish.k3s_version, arch, home, web)
+    choice = _airgap(wish, version)
+    airgap: Artifact | Link | None
+    if choice == "auto":
+        airgap = link_airgap(version, arch, home, web)
+    else:
+        airgap = resolve_airgap(choice, version, arch, home, web)
+    sources: dict[str, Path | Link] = {binary.sha256: binary}
+    if airgap:
+        sources[airgap.sha256] = airgap if isinstance(airgap, Link) else airgap.path
+    return K3s(_file(binary), version, _file(airgap) if airgap else None), sources
+
+
 def _airgap(wish: Wish, version: K3sVersion | None) -> str:
     if wish.airgap is not None:
         return wish.airgap
@@ -146,5 +163,5 @@ def _day(epoch: int | None) -> date:
     return datetime.fromtimestamp(time.time() if epoch is None else epoch, UTC).date()
 
 
-def _file(artifact: Artifact) -> File:
+def _file(artifact: Artifact | Link) -> File:
     return File(artifact.name, artifact.sha256, artifact.size)

@@ -1,7 +1,8 @@
 """The node's end of an adoption: requests come in on standard input, answers go out on standard output.
 
 A request and an answer are each four bytes (how many follow, network order), then compressed JSON. After a
-``put`` the file's bytes follow as they are. Nothing of a request is on a command line, and nothing stays
+``put`` the file's bytes follow as they are; before the answer to a ``fetch`` others tell how much has come.
+Nothing of a request is on a command line, and nothing stays
 behind but what was asked for. Runs on the node: Python 3.7, standard library only.
 """
 
@@ -41,7 +42,7 @@ Answer = Dict[str, Any]
 def serve(stdin: BinaryIO, stdout: BinaryIO) -> None:
     """Until the input ends."""
     os.umask(0o077)
-    session = Session("/", stdin)
+    session = Session("/", stdin, lambda answer: send(stdout, answer))
     while True:
         request = receive(stdin)
         if request is None:
@@ -71,17 +72,19 @@ def receive(stream: BinaryIO) -> Optional[Dict[str, Any]]:
 
 
 class Session:
-    """The verbs. ``root`` is ``/``, or a test's own folder."""
+    """The verbs. ``root`` is ``/``, or a test's own folder; ``tell`` sends what goes before an answer."""
 
-    def __init__(self, root: str, stdin: BinaryIO) -> None:
+    def __init__(self, root: str, stdin: BinaryIO, tell: Callable[[Answer], None] = lambda _: None) -> None:
         self._root = root
         self._stdin = stdin
+        self._tell = tell
         modeless = machine.modeless(Path("/proc/mounts").read_text(encoding="utf-8", errors="replace"))
         self._tree = FolderTree(root, modeless)
         self._before = Before(root, self._tree)
         self._verbs: Dict[str, Callable[..., Answer]] = {
             "look": self._look,
             "put": self._put,
+            "fetch": self._fetch,
             "apply": self._apply,
             "state": self._state,
             "nodes": self._nodes,
@@ -138,6 +141,14 @@ class Session:
         if _sha256(place) != sha256:
             place.unlink()
             raise WorkFailed("a file arrived damaged", "Run it again.")
+        return {}
+
+    def _fetch(self, url: str, sha256: str, size: int) -> Answer:
+        from firstboot.fetch import fetch
+
+        place = Path(self._root, PARTS[1:], sha256)
+        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fetch(url, place, sha256, size, lambda came: self._tell({"came": came}))
         return {}
 
     def _apply(

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from bake.artifacts import Link
 from bake.concerns import record
 from bake.facts import facts_of
 from bake.inspection import is_there
@@ -158,7 +159,7 @@ class Machine:
         self.remote = remote
         self.looked = Looked(Snapshot({}, ()), {})
         self.spec: NodeSpec | None = None
-        self.sources: Mapping[str, Path] = {}
+        self.sources: Mapping[str, Path | Link] = {}
         """Large files by their sha256."""
         self.untouched: frozenset[str] = frozenset()
         """Paths of secrets of which only is known that they are to be there."""
@@ -186,7 +187,7 @@ class Machine:
         return replace(todo, steps=tuple(kept))
 
     async def apply(
-        self, spec: NodeSpec, todo: Plan, sources: Mapping[str, Path], keep: Sequence[str] = ()
+        self, spec: NodeSpec, todo: Plan, sources: Mapping[str, Path | Link], keep: Sequence[str] = ()
     ) -> None:
         """Carry a plan out, large files first; then what the running system needs, a boot included.
 
@@ -205,8 +206,8 @@ class Machine:
         self._woken = True
         for edit in todo.edits:
             if isinstance(edit, Place):
-                self.tell("sending", edit.path.rpartition("/")[2])
-                source = sources.get(edit.sha256)
+                source, name = sources.get(edit.sha256), edit.path.rpartition("/")[2]
+                self.tell("fetching" if isinstance(source, Link) else "sending", name)
                 await self.remote.put(source, edit.sha256, edit.size, self.outcome.count)
         self.tell("changing")
         answer = await self.remote.call(

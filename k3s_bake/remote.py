@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from bake.artifacts import Link
 from firstboot import remote
 from firstboot.errors import UserError, WorkFailed
 
@@ -45,21 +46,39 @@ class Remote:
         async with self._turn:
             return await self._call(verb, limit, values)
 
-    async def put(self, path: Path | None, sha256: str, size: int, sent: Callable[[int], None]) -> None:
-        """A large file, to where ``apply`` finds it; what is there already of it is not sent again.
+    async def put(
+        self, source: Path | Link | None, sha256: str, size: int, sent: Callable[[int], None]
+    ) -> None:
+        """A large file, to where ``apply`` finds it; what is there already of it does not come again.
 
-        ``sent`` is told each number of bytes. WorkFailed for one that is not there and has no ``path`` here.
+        ``sent`` is told each number of bytes. WorkFailed for one that is not there and has no ``source``.
         """
         async with self._turn:
-            there = await self._call("put", _ANSWER, {"sha256": sha256, "size": size, "offset": -1})
-            offset = int(there["offset"])
-            if path is None and offset < size:
-                raise WorkFailed("a file that was kept there is gone")
-            self._send({"verb": "put", "sha256": sha256, "size": size, "offset": offset})
+            if isinstance(source, Link):
+                await self._fetch(source.url, sha256, size, sent)
+            else:
+                await self._put(source, sha256, size, sent)
+
+    async def _put(self, path: Path | None, sha256: str, size: int, sent: Callable[[int], None]) -> None:
+        there = await self._call("put", _ANSWER, {"sha256": sha256, "size": size, "offset": -1})
+        offset = int(there["offset"])
+        if path is None and offset < size:
+            raise WorkFailed("a file that was kept there is gone")
+        self._send({"verb": "put", "sha256": sha256, "size": size, "offset": offset})
+        try:
+            if path is not None:
+                await self._stream(path, offset, sent)
+            await self._answer(_ANSWER)
+        except (OSError, TimeoutError) as error:
+            raise await self._lost(error) from error
+
+    async def _fetch(self, url: str, sha256: str, size: int, came: Callable[[int], None]) -> None:
+        """By the node itself, which tells how much has come before it answers."""
+        answer = await self._call("fetch", _ANSWER, {"url": url, "sha256": sha256, "size": size})
+        while "came" in answer:
+            came(int(answer["came"]))
             try:
-                if path is not None:
-                    await self._stream(path, offset, sent)
-                await self._answer(_ANSWER)
+                answer = await self._answer(_ANSWER)
             except (OSError, TimeoutError) as error:
                 raise await self._lost(error) from error
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bake import spec_json, trust, wish, zipapp
-from bake.artifacts import Artifact
+from bake.artifacts import Artifact, Link
 from bake.cache import Home
 from bake.concerns import network
 from bake.concerns.k3s import REGISTRIES, UNITS
@@ -23,7 +23,7 @@ from firstboot.errors import UserError
 from firstboot.snapshot import Snapshot
 from k3s_bake.adopt import Looked, Machine
 
-Sources = dict[str, Path]
+Sources = dict[str, Path | Link]
 """Large files by their sha256."""
 
 
@@ -106,13 +106,20 @@ class Wanted:
             return await asyncio.to_thread(credential_of, cluster, role, name)
 
     async def _k3s_for(self, arch: str, parts: Wish) -> tuple[K3s, Sources]:
-        """Fetched once for each processor."""
+        """Found, and fetched where that is to be, once for each processor."""
         async with self._turn:
             key = f"{arch} {parts.k3s}"
             if key not in self._k3s:
                 home, web = self.supplies.home, self.supplies.web
-                self._k3s[key] = await asyncio.to_thread(wish.k3s_of, parts, arch, home, web)
+                self._k3s[key] = await asyncio.to_thread(_k3s_of, parts, arch, home, web)
             return self._k3s[key]
+
+
+def _k3s_of(parts: Wish, arch: str, home: Home, web: Web) -> tuple[K3s, Sources]:
+    if parts.links:
+        return wish.k3s_links(parts, arch, home, web)
+    k3s, files = wish.k3s_of(parts, arch, home, web)
+    return k3s, {**files}
 
 
 def joining(

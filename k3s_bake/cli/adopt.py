@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from bake import cache, cluster_file, cluster_store
-from bake.artifacts import check_choice
+from bake.artifacts import check_choice, check_link
 from bake.cache import beside, publish, writing
 from bake.download import Web
 from bake.k3s_version import DEFAULT_K3S
@@ -55,6 +55,15 @@ def _machines(command: F) -> F:
     return command
 
 
+_fetch_option = click.option(
+    "--fetch",
+    type=click.Choice(["operator", "node"]),
+    default="operator",
+    show_default=True,
+    help="Who gets K3s from the web: this machine, which sends it, or each node by itself.",
+)
+
+
 @click.command()
 @_machines
 @click.option("--k3s", help=f"Version, channel (stable, v1.33) or path.  [default: {DEFAULT_K3S}]")
@@ -62,6 +71,7 @@ def _machines(command: F) -> F:
 @click.option("--airgap", help="Container images: none, auto or a path.  [default: auto with a release]")
 @click.option("--offline", is_flag=True, help="Use the cache only.")
 @click.option("--mirror", help="URL that takes the place of every server.")
+@_fetch_option
 @click.option("--reboot/--no-reboot", default=True, help="Where a change needs it, once.  [default: reboot]")
 @click.option("--take-over", is_flag=True, help="Nodes of another cluster or datastore, too: they leave it.")
 @click.option("--wait/--no-wait", default=True, help="Until each is Ready.  [default: wait]")
@@ -116,7 +126,7 @@ def preflight(as_json: bool, **given: Any) -> None:
       k3s-bake preflight --file cluster.toml
       k3s-bake preflight --master pi@10.0.0.2 --worker pi@10.0.0.3
     """
-    nothing = dict.fromkeys(("k3s", "k3s_version", "airgap", "mirror"))
+    nothing = dict.fromkeys(("k3s", "k3s_version", "airgap", "mirror", "fetch"))
     given |= {**nothing, "offline": False, "reboot": False, "wait": False, "timeout": 60.0}
     screen = Screen()
     order = _order(given, True, screen, joins=False)
@@ -133,6 +143,7 @@ def preflight(as_json: bool, **given: Any) -> None:
 @click.option("--airgap", help="Container images: none, auto or a path.  [default: auto with a release]")
 @click.option("--offline", is_flag=True, help="Use the cache only.")
 @click.option("--mirror", help="URL that takes the place of every server.")
+@_fetch_option
 @click.option("--at-once", type=click.IntRange(1), default=2, show_default=True, help="Workers.")
 @click.option(
     "--timeout", type=click.FloatRange(1), default=300.0, show_default=True, help="Seconds until Ready, each."
@@ -186,17 +197,26 @@ def _order(given: dict[str, Any], dry_run: bool, screen: Screen, joins: bool = T
     web = Web(progress, mirror=given["mirror"], offline=given["offline"])
     parts = cluster_file.parts_for(file)
     parts |= {key: given[key] for key in ("k3s", "k3s_version", "airgap") if given[key] is not None}
-    check_choice(str(parts.get("k3s", DEFAULT_K3S)))
+    k3s, links = str(parts.get("k3s", DEFAULT_K3S)), given["fetch"] == "node"
+    check_choice(k3s)
+    if links:
+        _check_links(k3s, given["offline"])
     return Order(
         name,
         machines,
-        Wish({}, **{key: value for key, value in parts.items() if key != "base"}),
+        Wish({}, links=links, **{key: value for key, value in parts.items() if key != "base"}),
         "k3s" in parts,
         home,
         web,
         dry_run,
         given["take_over"],
     )
+
+
+def _check_links(k3s: str, offline: bool) -> None:
+    check_link(k3s)
+    if offline:
+        raise UserError("--offline uses the cache, and --fetch node does not", "Leave one of them out.")
 
 
 def _cluster(named: str | None, home: cache.Home, *, makes: bool) -> str:

@@ -21,6 +21,8 @@ class Answer:
     """Bytes of the body after which the connection is closed."""
     announce_more: int = 0
     """Bytes by which Content-Length is too large."""
+    no_length: bool = False
+    """Content-Length is left out: the end is when the connection is closed."""
     ignore_range: bool = False
     hold: threading.Event | None = None
     """The body waits for it."""
@@ -80,11 +82,10 @@ def _handler(site: Site) -> type[_Quiet]:
                 self.send_error(416)
                 return
             self.send_response(206 if start else 200)
-            if start:
-                self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
+            for name, value in _headers(len(body), start, answer).items():
+                self.send_header(name, value)
             if site.etags:
                 self.send_header("ETag", etag)
-            self.send_header("Content-Length", str(len(body) - start + answer.announce_more))
             self.end_headers()
             if answer.hold is not None:
                 answer.hold.wait(20)
@@ -96,6 +97,11 @@ def _handler(site: Site) -> type[_Quiet]:
             return int(asked[1]) if asked and same else 0
 
     return Handler
+
+
+def _headers(size: int, start: int, answer: Answer) -> dict[str, str]:
+    headers = {} if answer.no_length else {"Content-Length": str(size - start + answer.announce_more)}
+    return headers | ({"Content-Range": f"bytes {start}-{size - 1}/{size}"} if start else {})
 
 
 def _proxy_handler(origin: Site, seen: list[str]) -> type[_Quiet]:

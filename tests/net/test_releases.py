@@ -9,10 +9,11 @@ from faulty_server import Answer, Site
 
 from bake import base as bases
 from bake import catalogue
-from bake.artifacts import resolve_airgap, resolve_k3s
+from bake.artifacts import link_airgap, link_k3s, resolve_airgap, resolve_k3s
 from bake.cache import Home
 from bake.download import Patience, Web
 from bake.k3s_version import K3sVersion
+from bake.wish import Wish, k3s_links
 from firstboot.errors import UserError, WorkFailed
 
 pytestmark = pytest.mark.net
@@ -48,6 +49,28 @@ def test_k3s_by_version_is_checked_and_kept(site: Site, home: Home, web: Web) ->
     assert found.sha256 == hashlib.sha256(b"the binary").hexdigest()
     assert resolve_k3s(TAG, None, "armhf", home, Web(offline=True)) == found
     assert [path for path, _ in site.requests] == [f"{RELEASE}/sha256sum-arm.txt", f"{RELEASE}/k3s-armhf"]
+
+
+def test_k3s_for_nodes_that_fetch_it_themselves_is_only_looked_at(site: Site, home: Home, web: Web) -> None:
+    release(site, {"k3s-armhf": b"the binary", "k3s-airgap-images-arm.tar.gz": b"images"})
+    version, binary = link_k3s(TAG, None, "armhf", home, web)
+    assert (binary.url, binary.size) == (site.url(f"{RELEASE}/k3s-armhf"), 10)
+    assert binary.sha256 == hashlib.sha256(b"the binary").hexdigest()
+    assert link_airgap(version, "armhf", home, web).name == "k3s-airgap-images-arm.tar.gz"
+    kept = [path.name for path in home.cache.rglob("*") if path.is_file()]
+    assert kept == ["sha256sum-arm.txt"]
+    wish = Wish({}, k3s=TAG, links=True)
+    k3s, sources = k3s_links(wish, "armhf", home, web)
+    assert [k3s.binary.name, k3s.airgap and k3s.airgap.name] == [one.name for one in sources.values()]  # type: ignore[union-attr]
+
+
+def test_the_size_of_what_nodes_fetch_must_be_known(site: Site, home: Home, web: Web) -> None:
+    release(site, {"k3s-armhf": b"the binary"})
+    site.answers[f"{RELEASE}/k3s-armhf"].append(Answer(no_length=True))
+    with pytest.raises(WorkFailed, match="does not say how large it is"):
+        link_k3s(TAG, None, "armhf", home, web)
+    with pytest.raises(UserError, match="a file of this machine"):
+        link_k3s("./k3s", None, "armhf", home, web)
 
 
 def test_k3s_that_is_not_what_its_release_lists(site: Site, home: Home, web: Web) -> None:

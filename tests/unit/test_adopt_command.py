@@ -50,3 +50,19 @@ def test_a_page_takes_no_other_files_place(refused: Refused, tmp_path: Path) -> 
     for page in (mine, tmp_path, tmp_path / "nowhere/page.html"):
         assert refused("--master", "pi@10.0.0.2", "--report", str(page)).hint.startswith("--report names")
     assert mine.read_text().startswith("[cluster]")
+
+
+def test_what_nodes_cannot_fetch_themselves(refused: Refused, tmp_path: Path) -> None:
+    mine = tmp_path / "k3s"
+    mine.write_text("#!/bin/sh\n")
+    found = refused("--master", "pi@10.0.0.2", "--fetch", "node", "--k3s", str(mine))
+    assert "it is a file of this machine" in found.message
+    assert found.hint.startswith("Leave out --fetch node")
+    assert "--offline" in refused("--master", "pi@10.0.0.2", "--fetch", "node", "--offline").message
+
+
+def test_through_what_is_no_jump_host(refused: Refused, tmp_path: Path) -> None:
+    assert "'a b' is no node to log in to" in refused("--master", "pi@10.0.0.2", "--jump", "a b").message
+    file = tmp_path / "cluster.toml"
+    file.write_text('[[node]]\nrole = "worker"\nhost = "10.0.0.3"\njump = "-x"\n')
+    assert "'-x' is no node to log in to" in refused("--file", str(file)).message

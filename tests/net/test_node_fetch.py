@@ -1,0 +1,153 @@
+"""What a node fetches by itself: from a server on loopback that fails as told."""
+
+import hashlib
+import threading
+from pathlib import Path
+
+import pytest
+from faulty_server import Answer, Site
+
+from firstboot.errors import WorkFailed
+from firstboot.fetch import Patience, fetch
+
+pytestmark = pytest.mark.net
+
+BODY = bytes(range(256)) * 4000
+SHA256 = hashlib.sha256(BODY).hexdigest()
+AT_ONCE = Patience(silence=10, waits=(0, 0), told=0)
+FILE = "/k3s-armhf"
+
+
+class Node:
+    def __init__(self, folder: Path, site: Site) -> None:
+        self.place = folder / SHA256
+        self.site = site
+        self.told: list[int] = []
+
+    def fetch(self, url: str = "", patience: Patience = AT_ONCE) -> None:
+        fetch(url or self.site.url(FILE), self.place, SHA256, len(BODY), self.told.append, patience)
+
+    def refused(self, url: str = "", patience: Patience = AT_ONCE) -> WorkFailed:
+        with pytest.raises(WorkFailed) as caught:
+            self.fetch(url, patience)
+        assert "\n" not in caught.value.message
+        return caught.value
+
+
+@pytest.fixture
+def node(tmp_path: Path, site: Site) -> Node:
+    site.files[FILE] = BODY
+    return Node(tmp_path, site)
+
+
+def test_it_is_there_and_told_how_much_came(node: Node) -> None:
+    node.fetch()
+    assert node.place.read_bytes() == BODY
+    assert sum(node.told) == len(BODY)
+    node.fetch()
+    assert len(node.site.requests) == 1
+
+
+def test_one_that_is_cut_goes_on_where_it_was(node: Node) -> None:
+    node.site.answers[FILE].extend([Answer(cut_after=100_000), Answer(cut_after=200_000)])
+    node.fetch()
+    assert node.place.read_bytes() == BODY
+    assert node.site.ranges() == [None, "bytes=100000-", "bytes=300000-"]
+    assert sum(node.told) == len(BODY)
+
+
+def test_what_an_earlier_run_has_left_is_taken_up(node: Node) -> None:
+    node.place.write_bytes(BODY[:5000])
+    node.fetch()
+    assert node.site.ranges() == ["bytes=5000-"]
+    assert sum(node.told) == len(BODY) - 5000
+
+
+def test_a_server_that_knows_no_ranges(node: Node) -> None:
+    node.site.answers[FILE].extend([Answer(cut_after=100_000), Answer(ignore_range=True)])
+    node.fetch()
+    assert node.place.read_bytes() == BODY
+
+
+def test_what_was_there_of_another_version_is_fetched_anew(node: Node) -> None:
+    node.place.write_bytes(b"x" * 5000)
+    node.fetch()
+    assert node.place.read_bytes() == BODY
+    assert node.site.ranges() == ["bytes=5000-", None]
+
+
+def test_one_with_another_sha256_is_not_kept(node: Node) -> None:
+    node.site.files[FILE] = BODY[:-1] + b"x"
+    assert "another sha256" in node.refused().message
+    assert not node.place.exists()
+    assert len(node.site.requests) == 1
+
+
+@pytest.mark.parametrize("no_length", [False, True])
+def test_one_that_is_too_large_is_not_kept(node: Node, no_length: bool) -> None:
+    node.site.files[FILE] = BODY + b"x"
+    node.site.always = Answer(no_length=no_length)
+    assert "sends more than" in node.refused().message
+    assert not node.place.exists()
+
+
+def test_one_that_is_too_small_ends_in_time(node: Node) -> None:
+    node.site.files[FILE] = BODY[:-1]
+    assert node.refused().message == "127.0.0.1 answers it with 416"
+
+
+def test_a_server_in_trouble_is_asked_again(node: Node) -> None:
+    node.site.answers[FILE].extend([Answer(status=503)] * 2)
+    node.fetch()
+    node.place.unlink()
+    node.site.answers[FILE].extend([Answer(status=503)] * 3)
+    assert node.refused().message == "127.0.0.1 answers it with 503"
+
+
+def test_one_that_is_not_there_is_not_asked_for_again(node: Node) -> None:
+    refused = node.refused(node.site.url("/nothing"))
+    assert refused.message == "127.0.0.1 answers it with 404"
+    assert "Leave out --fetch node" in refused.hint
+    assert len(node.site.requests) == 1
+
+
+def test_a_redirect_without_tls_is_not_followed(node: Node) -> None:
+    node.site.answers[FILE].append(Answer(location=node.site.url("/elsewhere")))
+    node.site.files["/elsewhere"] = BODY
+    assert node.refused().message == "127.0.0.1 leads to a server without TLS"
+    assert [path for path, _ in node.site.requests] == [FILE]
+
+
+def test_a_redirect_to_tls_is_followed(node: Node) -> None:
+    """To where nobody speaks it."""
+    node.site.answers[FILE].extend([Answer(location=f"https://127.0.0.1:{node.site.port}/x")] * 3)
+    assert "does not reach" in node.refused().message
+
+
+def test_a_server_that_falls_silent(node: Node) -> None:
+    hold = threading.Event()
+    node.site.always = Answer(hold=hold)
+    refused = node.refused(patience=Patience(silence=0.05, waits=(0,), told=0))
+    hold.set()
+    assert refused.message == "the connection to 127.0.0.1 broke off"
+    assert len(node.told) == 2, "whoever waits hears of each try"
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("http://127.0.0.1:1/k3s", "it does not reach 127.0.0.1: Connection refused"),
+        ("http://nowhere.invalid/k3s", "it finds no address of nowhere.invalid"),
+    ],
+)
+def test_a_node_without_the_web(node: Node, url: str, words: str) -> None:
+    refused = node.refused(url)
+    assert refused.message == words
+    assert "Leave out --fetch node" in refused.hint
+
+
+def test_a_mirrors_password_is_sent_there_and_shown_nowhere(node: Node) -> None:
+    node.fetch(node.site.url(FILE, "ann:hunter2@"))
+    assert node.site.requests[0][1]["Authorization"] == "Basic YW5uOmh1bnRlcjI="
+    node.place.unlink()
+    assert "hunter2" not in str(vars(node.refused(node.site.url("/nothing", "ann:hunter2@"))))

@@ -1,0 +1,143 @@
+"""The operator's end of the talk with a node, whose own end runs beside it in this process."""
+
+import asyncio
+import hashlib
+import io
+import os
+import queue
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bake.artifacts import Link
+from firstboot import fetch
+from firstboot.errors import UserError, WorkFailed
+from firstboot.remote import PARTS, Session, receive, send
+from k3s_bake.remote import Remote
+
+pytestmark = pytest.mark.unit
+
+BODY = os.urandom(700_000)
+SHA256 = hashlib.sha256(BODY).hexdigest()
+
+
+class Pipes:
+    """What is written arrives there; ``cut`` after so many bytes."""
+
+    def __init__(self, root: Path, cut: int = -1) -> None:
+        to_node, from_node = os.pipe(), os.pipe()
+        self._write, self._read = to_node[1], from_node[0]
+        self._left = cut
+        self.sent = 0
+        ends = os.fdopen(to_node[0], "rb"), os.fdopen(from_node[1], "wb")
+        self._node = threading.Thread(target=_serve, args=(root, *ends))
+        self._node.start()
+
+    def write(self, data: bytes) -> None:
+        if 0 <= self._left < self.sent + len(data):
+            data = data[: self._left - self.sent]
+            self._send(data)
+            os.close(self._write)
+            self._write = -1
+            raise ConnectionResetError("cut")
+        self._send(data)
+
+    def _send(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._write, view) :]
+        self.sent += len(data)
+
+    async def drain(self) -> None:
+        pass
+
+    async def exactly(self, size: int) -> bytes:
+        data = b""
+        while len(data) < size:
+            piece = os.read(self._read, size - len(data))
+            if not piece:
+                raise ConnectionResetError("the connection was cut")
+            data += piece
+        return data
+
+    def last_words(self) -> str:
+        return ""
+
+    async def close(self) -> None:
+        if self._write >= 0:
+            os.close(self._write)
+        self._node.join()
+        os.close(self._read)
+
+
+def _serve(root: Path, stdin: io.BufferedReader, stdout: io.BufferedWriter) -> None:
+    with stdin, stdout:
+        session = Session(str(root), stdin, lambda answer: send(stdout, answer))
+        session._tree._keeps_owners = False
+        while (request := receive(stdin)) is not None:
+            send(stdout, session.answer(request))
+
+
+def talk(root: Path, work: Callable[[Remote], Any], cut: int = -1) -> int:
+    """Bytes that were sent for it."""
+
+    async def whole() -> int:
+        pipes = Pipes(root, cut)
+        remote = Remote("pi@h", pipes)
+        try:
+            await work(remote)
+        finally:
+            await remote.close()
+        return pipes.sent
+
+    return asyncio.run(whole())
+
+
+def test_a_file_arrives_and_goes_on_where_it_was_cut(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(BODY)
+    told: list[int] = []
+
+    async def put(remote: Remote) -> None:
+        await remote.put(source, SHA256, len(BODY), told.append)
+
+    with pytest.raises(WorkFailed, match="the connection was lost"):
+        talk(tmp_path, put, cut=400_000)
+    part = tmp_path / PARTS[1:] / SHA256
+    there = part.stat().st_size
+    assert 0 < there < len(BODY)
+    told.clear()
+    talk(tmp_path, put)
+    assert part.read_bytes() == BODY
+    assert sum(told) == len(BODY) - there
+
+
+def test_a_file_that_the_node_fetches_is_told_of_as_it_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: queue.Queue[tuple[Any, ...]] = queue.Queue()
+
+    def fetched(url: str, place: Path, sha256: str, size: int, told: Callable[[int], None]) -> None:
+        asked.put((url, place, sha256, size))
+        told(3)
+        told(4)
+        if url.endswith("nothing"):
+            raise WorkFailed("x answers it with 404", "Leave out --fetch node.")
+
+    monkeypatch.setattr(fetch, "fetch", fetched)
+    came: list[int] = []
+
+    async def put(remote: Remote) -> None:
+        await remote.put(Link("https://x/k3s", "k3s", SHA256, 7), SHA256, 7, came.append)
+        with pytest.raises(UserError, match="Was it ever adopted|nothing is known"):
+            await remote.call("undo")
+        with pytest.raises(WorkFailed) as caught:
+            await remote.put(Link("https://x/nothing", "k3s", SHA256, 7), SHA256, 7, came.append)
+        assert caught.value.hint == "Leave out --fetch node."
+
+    assert talk(tmp_path, put) < 1000
+    assert came == [3, 4, 3, 4]
+    assert asked.get() == ("https://x/k3s", tmp_path / PARTS[1:] / SHA256, SHA256, 7)
