@@ -1,9 +1,9 @@
 """The node's end of an adoption: requests come in on standard input, answers go out on standard output.
 
 A request and an answer are each four bytes (how many follow, network order), then compressed JSON. After a
-``put`` the file's bytes follow as they are; before the answer to a ``fetch`` others tell how much has come.
-Nothing of a request is on a command line, and nothing stays
-behind but what was asked for. Runs on the node: Python 3.7, standard library only.
+``put`` the file's bytes follow; before the answer to a ``fetch`` others tell how much has come. Nothing of a
+request is on a command line, and nothing stays behind but what was asked for. Runs on the node: Python 3.7,
+standard library only.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ import struct
 import zlib
 from base64 import b64encode
 from pathlib import Path
-from typing import Any, BinaryIO, Callable, Dict, List, Mapping, Optional, Sequence
+from typing import Any, BinaryIO, Callable, Dict, Iterator, List, Mapping, Optional, Sequence
 
 from firstboot import edits, kubernetes, leave, machine, reach
 from firstboot.before import Before
@@ -34,6 +34,8 @@ MOST = 64 << 20
 
 _CHUNK = 1 << 20
 _SIZE = struct.Struct("!I")
+PIECE = struct.Struct("!II")
+"""Before a piece of a file: its bytes, and those on the wire."""
 _PATIENCE = 120.0
 
 Answer = Dict[str, Any]
@@ -117,31 +119,43 @@ class Session:
         nodes = {path: _node(found.get(path)) for path in found}
         return {"nodes": nodes, "machine": machine.facts(self._root)}
 
-    def _put(self, sha256: str, size: int, offset: int) -> Answer:
-        """``offset`` -1 asks how many bytes are there already; else the bytes from there on follow."""
+    def _put(self, sha256: str, size: int, offset: int, packed: bool = False) -> Answer:
+        """``offset`` -1 asks how many bytes are there already; else the bytes from there on follow.
+
+        ``packed``: in pieces, each behind a PIECE, and compressed where the two sizes differ.
+        """
         place = Path(self._root, PARTS[1:], sha256)
         if offset < 0:
             there = place.stat().st_size if place.is_file() else 0
             return {"offset": there if there <= size else 0}
-        left = size - offset
+        pieces = self._pieces(size - offset, packed)
         try:
             place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with place.open("r+b" if place.is_file() else "wb") as target:
                 target.truncate(offset)
                 target.seek(offset)
-                while left:
-                    piece = self._stdin.read(min(left, _CHUNK))
-                    if not piece:
-                        raise WorkFailed("the connection was cut")
-                    left -= len(piece)
+                for piece in pieces:
                     target.write(piece)
         finally:
-            while left and self._stdin.read(min(left, _CHUNK)):  # they are on their way, whatever happened
-                left -= min(left, _CHUNK)
+            for _ in pieces:  # they are on their way, whatever happened
+                pass
         if _sha256(place) != sha256:
             place.unlink()
             raise WorkFailed("a file arrived damaged", "Run it again.")
         return {}
+
+    def _pieces(self, left: int, packed: bool) -> Iterator[bytes]:
+        while left:
+            size, there = min(left, _CHUNK), min(left, _CHUNK)
+            if packed:
+                head = self._stdin.read(PIECE.size)
+                size, there = PIECE.unpack(head) if len(head) == PIECE.size else (0, 0)
+            piece = self._stdin.read(there)
+            if not piece or (packed and len(piece) < there):
+                raise WorkFailed("the connection was cut")
+            piece = piece if size == there else zlib.decompress(piece)
+            left -= len(piece)
+            yield piece
 
     def _fetch(self, url: str, sha256: str, size: int) -> Answer:
         from firstboot.fetch import fetch

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, Protocol
 from bake.artifacts import Link
 from firstboot import remote
 from firstboot.errors import UserError, WorkFailed
+from k3s_bake.packing import Packing
 
 _ANSWER = 300.0
 """Seconds until a request is answered."""
@@ -64,10 +66,12 @@ class Remote:
         offset = int(there["offset"])
         if path is None and offset < size:
             raise WorkFailed("a file that was kept there is gone")
-        self._send({"verb": "put", "sha256": sha256, "size": size, "offset": offset})
+        packing = await asyncio.to_thread(Packing.of, path, offset) if path else None
+        request = {"verb": "put", "sha256": sha256, "size": size, "offset": offset}
+        self._send({**request, "packed": packing is not None})
         try:
             if path is not None:
-                await self._stream(path, offset, sent)
+                await self._stream(path, offset, packing, sent)
             await self._answer(_ANSWER)
         except (OSError, TimeoutError) as error:
             raise await self._lost(error) from error
@@ -82,12 +86,18 @@ class Remote:
             except (OSError, TimeoutError) as error:
                 raise await self._lost(error) from error
 
-    async def _stream(self, path: Path, offset: int, sent: Callable[[int], None]) -> None:
+    async def _stream(
+        self, path: Path, offset: int, packing: Packing | None, sent: Callable[[int], None]
+    ) -> None:
         with path.open("rb") as source:
             source.seek(offset)
             while piece := source.read(_CHUNK):
-                self._pipe.write(piece)
+                there = await asyncio.to_thread(packing.packed, piece) if packing else piece
+                begun = time.monotonic()
+                self._pipe.write(there)
                 await asyncio.wait_for(self._pipe.drain(), _ANSWER)
+                if packing:
+                    packing.took(len(there), time.monotonic() - begun)
                 sent(len(piece))
 
     async def close(self) -> None:

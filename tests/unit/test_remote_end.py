@@ -6,6 +6,7 @@ import io
 import os
 import queue
 import threading
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ import pytest
 from bake.artifacts import Link
 from firstboot import fetch
 from firstboot.errors import UserError, WorkFailed
-from firstboot.remote import PARTS, Session, receive, send
+from firstboot.remote import PARTS, PIECE, Session, receive, send
+from k3s_bake.packing import Packing
 from k3s_bake.remote import Remote
 
 pytestmark = pytest.mark.unit
@@ -113,6 +115,48 @@ def test_a_file_arrives_and_goes_on_where_it_was_cut(tmp_path: Path) -> None:
     talk(tmp_path, put)
     assert part.read_bytes() == BODY
     assert sum(told) == len(BODY) - there
+
+
+def test_a_file_that_compresses_does_so_on_a_slow_line_and_goes_on_where_it_was_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = BODY[:100_000] + b"plain text, " * 300_000
+    sha256 = hashlib.sha256(body).hexdigest()
+    source = tmp_path / "source"
+    source.write_bytes(body)
+    took = Packing.took
+    monkeypatch.setattr(Packing, "took", lambda packing, sent, seconds: took(packing, sent, 1.0))
+
+    async def put(remote: Remote) -> None:
+        await remote.put(source, sha256, len(body), lambda sent: None)
+
+    with pytest.raises(WorkFailed, match="the connection was lost"):
+        talk(tmp_path, put, cut=270_000)
+    part = tmp_path / PARTS[1:] / sha256
+    assert body.startswith(part.read_bytes())
+    assert part.stat().st_size > 1_000_000
+    assert talk(tmp_path, put) < 300_000
+    assert part.read_bytes() == body
+
+
+def test_what_is_compressed_on_its_way(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(BODY)
+    assert Packing.of(source, 0) is None
+    source.write_bytes(b"plain text, " * 8_000 + BODY)
+    assert Packing.of(source, 0) is None, "as K3s: its beginning compresses, and not what the most of it is"
+    source.write_bytes(BODY + b"plain text, " * 200_000)
+    assert Packing.of(source, 0) is not None
+    packing = Packing(1e-8)
+    piece = b"plain text, " * 100
+    assert packing.packed(piece)[8:] == piece, "nothing is known of the line"
+    packing.took(1000, 0.000_001)
+    assert packing.packed(piece)[8:] == piece, "a fast line"
+    packing.took(1000, 1.0)
+    there = packing.packed(piece)
+    assert PIECE.unpack(there[:8]) == (len(piece), len(there) - 8)
+    assert zlib.decompress(there[8:]) == piece
+    assert packing.packed(BODY[:1000])[8:] == BODY[:1000], "it would get larger"
 
 
 def test_a_file_that_the_node_fetches_is_told_of_as_it_comes(

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import zlib
 from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
@@ -9,7 +10,7 @@ import pytest
 
 from firstboot import machine, remote
 from firstboot.edits import Place, Write, to_json
-from firstboot.remote import PARTS, Session
+from firstboot.remote import PARTS, PIECE, Session
 
 pytestmark = pytest.mark.unit
 
@@ -61,18 +62,33 @@ def test_a_large_file_goes_on_where_it_was_cut(root: Path) -> None:
     assert (root / PARTS[1:] / SHA256).read_bytes() == BYTES
 
 
+def test_a_large_file_in_pieces_of_which_some_are_compressed(root: Path) -> None:
+    packed = zlib.compress(BYTES[:1000])
+    first = PIECE.pack(1000, len(packed)) + packed
+    second = PIECE.pack(len(BYTES) - 1000, len(BYTES) - 1000) + BYTES[1000:]
+    put = {"verb": "put", "sha256": SHA256, "size": len(BYTES), "packed": True}
+    for cut in (first + second[:5], first + second[:-1]):
+        assert "cut" in ask(root, cut, **put, offset=0)["error"]
+        assert ask(root, **put, offset=-1) == {"offset": 1000}
+    assert ask(root, second, **put, offset=1000) == {}
+    assert (root / PARTS[1:] / SHA256).read_bytes() == BYTES
+
+
 def test_a_damaged_file_is_refused_and_forgotten(root: Path) -> None:
     put = {"verb": "put", "sha256": SHA256, "size": len(BYTES)}
     assert "damaged" in ask(root, b"x" * len(BYTES), **put, offset=0)["error"]
     assert ask(root, **put, offset=-1) == {"offset": 0}
 
 
-def test_where_a_file_cannot_be_kept_its_bytes_are_read_all_the_same(root: Path) -> None:
+@pytest.mark.parametrize("packed", [False, True])
+def test_where_a_file_cannot_be_kept_its_bytes_are_read_all_the_same(root: Path, packed: bool) -> None:
     """Else the next request would be looked for among them."""
     (root / "var").write_text("in the way")
-    stdin = io.BytesIO(BYTES + remote.packed({"verb": "next"}))
+    head = PIECE.pack(len(BYTES), len(BYTES)) if packed else b""
+    stdin = io.BytesIO(head + BYTES + remote.packed({"verb": "next"}))
     session = Session(str(root), stdin)
-    answer = session.answer({"verb": "put", "sha256": SHA256, "size": len(BYTES), "offset": 0})
+    request = {"verb": "put", "sha256": SHA256, "size": len(BYTES), "offset": 0, "packed": packed}
+    answer = session.answer(request)
     assert answer["code"] == 1
     assert remote.receive(stdin) == {"verb": "next"}
 
