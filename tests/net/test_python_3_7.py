@@ -1,8 +1,10 @@
 """What runs on a node is tested by a Python of the node's age, too."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
+from faulty_server import Answer, Site
 from rig.python37 import Python37
 
 from bake import cache, zipapp
@@ -39,3 +41,23 @@ def test_the_zip_starts(python: Python37, tmp_path: Path) -> None:
     imports = "import firstboot.agent, firstboot.helper, firstboot.serve, zeroconf, ifaddr"
     done = python.run("-I", "-c", f"import sys; sys.path.insert(0, {str(built)!r}); {imports}")
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_file_from_the_web(python: Python37, site: Site, tmp_path: Path) -> None:
+    """Cut off, gone on with, and then refused where it leads to."""
+    body = bytes(range(256)) * 4000
+    site.files["/k3s"] = body
+    site.answers["/k3s"].extend([Answer(cut_after=100_000), Answer()])
+    place, sha256 = str(tmp_path / "k3s"), hashlib.sha256(body).hexdigest()
+    call = (site.url("/k3s"), place, sha256, len(body))
+    script = (
+        "from pathlib import Path; from firstboot.fetch import Patience, fetch; "
+        f"call = list({call!r}); call[1] = Path(call[1]); told = []; "
+        "fetch(*call, told.append, Patience(waits=(0.0,))); print(sum(told))"
+    )
+    done = python.run("-c", script, path=(ROOT,))
+    assert (done.stdout, done.stderr) == (f"{len(body)}\n", "")
+    assert Path(place).read_bytes() == body
+    Path(place).unlink()
+    site.answers["/k3s"].append(Answer(location=site.url("/elsewhere")))
+    assert "leads to a server without TLS" in python.run("-c", script, path=(ROOT,)).stderr

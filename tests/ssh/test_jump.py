@@ -126,3 +126,24 @@ def test_a_jump_host_that_is_seen_for_the_first_time(
     (person.ssh / "known_hosts").write_text(f"{gate.address} {person.public_key.read_text()}")
     (found,) = outcomes(operator(*words, "--accept-new", "--json")).values()
     assert found["error"] == f"its jump host pi@{gate.address}: its host key has changed"
+
+
+def test_a_jump_host_that_is_a_node_cuts_off_those_behind_it_when_it_restarts(
+    machines: Machines, lan: Lan, adopt: Operator
+) -> None:
+    """Which is told of them alone, and the next run goes on."""
+    gate, worker = hosts = machines(10, 11)
+    apart(lan, worker)
+    words_of_the_kernel = "cgroup_enable=cpuset cgroup_memory=1 cgroup_enable=memory"
+    worker.run(
+        f"sed -i 's/$/ {words_of_the_kernel}/' /boot/cmdline.txt"
+    )  # so that it waits, and is not restarted
+    words = (*logins(*hosts), "--jump", f"pi@{gate.address}", "--json")
+    first = adopt(*words)
+    assert "Traceback" not in first.err
+    found = outcomes(first)
+    assert found[gate.address]["phase"] == "joined"
+    assert "the connection was lost" in found[worker.address]["error"]
+    again = adopt(*words)
+    assert again.code == 0, again.err + again.out
+    assert all(one["ready"] for one in outcomes(again).values())
