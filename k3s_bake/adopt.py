@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import re
 import time
-from base64 import b64decode
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,8 +20,9 @@ from firstboot import certificate
 from firstboot.contract import CONFIG, JOIN_CERTIFICATE, JOIN_KEY, REASONS, NodeConfig
 from firstboot.edits import Place, to_json
 from firstboot.errors import UserError, WorkFailed
-from firstboot.snapshot import File, Folder, Node, Snapshot, Special, Symlink
+from firstboot.snapshot import Snapshot
 from k3s_bake import ssh
+from k3s_bake.found import snapshot_of
 from k3s_bake.login import Login, Person
 from k3s_bake.preflight import Problem
 from k3s_bake.wake import wake
@@ -32,7 +32,6 @@ _BOOT = 300.0
 """Seconds for a restart of the system."""
 
 _LOG_LINES = 5
-_KINDS: Mapping[str, Any] = {"File": File, "Folder": Folder, "Symlink": Symlink, "Special": Special}
 
 
 @dataclass(frozen=True)
@@ -285,17 +284,3 @@ async def logged_in(candidate: Candidate, outcome: Outcome, how: How) -> AsyncIt
         yield machine
     finally:
         await machine.remote.close()
-
-
-def snapshot_of(nodes: Mapping[str, Mapping[str, Any]]) -> Snapshot:
-    """Of what ``firstboot.remote`` answers to a look."""
-    found: dict[str, Node] = {}
-    for path, data in nodes.items():
-        values = dict(data)
-        kind = _KINDS[values.pop("kind")]
-        if values.get("content") is not None:
-            values["content"] = b64decode(values["content"])
-        if "names" in values:
-            values["names"] = tuple(values["names"])
-        found[path] = kind(**values)
-    return Snapshot(found, PROBES)
