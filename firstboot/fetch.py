@@ -3,7 +3,6 @@
 Runs on the node: Python 3.7, standard library only. Imported where it is used: it takes a Pi a while.
 """
 
-import hashlib
 import http.client
 import socket
 import ssl
@@ -15,6 +14,7 @@ from typing import IO, Any, Callable, Dict, Iterator, NamedTuple, Optional, Tupl
 from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+from firstboot.arriving import sha256_of
 from firstboot.errors import WorkFailed
 
 Told = Callable[[int], None]
@@ -52,7 +52,7 @@ def fetch(url: str, place: Path, sha256: str, size: int, told: Told, patience: P
     while True:
         is_new = _size(place) == 0
         source.complete(place, size)
-        if _sha256(place) == sha256:
+        if sha256_of(place) == sha256:
             return
         place.unlink()
         if is_new:  # else what was there may have been of another version
@@ -187,11 +187,3 @@ def _goes_on(response: Any, have: int) -> bool:
 
 def _size(place: Path) -> int:
     return place.stat().st_size if place.is_file() else 0
-
-
-def _sha256(place: Path) -> str:
-    digest = hashlib.sha256()
-    with place.open("rb") as stream:
-        for chunk in iter(lambda: stream.read(_CHUNK), b""):
-            digest.update(chunk)
-    return digest.hexdigest()

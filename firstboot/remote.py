@@ -6,16 +6,15 @@ request is on a command line, and nothing stays behind but what was asked for. R
 standard library only.
 """
 
-import hashlib
 import json
 import os
 import struct
 import zlib
 from base64 import b64encode
 from pathlib import Path
-from typing import Any, BinaryIO, Callable, Dict, Iterator, List, Mapping, Optional, Sequence
+from typing import Any, BinaryIO, Callable, Dict, List, Mapping, Optional, Sequence
 
-from firstboot import edits, kubernetes, leave, machine, reach
+from firstboot import arriving, edits, kubernetes, leave, machine, reach
 from firstboot.before import Before
 from firstboot.contract import CONFIG, NodeConfig
 from firstboot.errors import UserError, WorkFailed
@@ -32,10 +31,7 @@ PARTS = "/var/lib/k3s-bake/parts"
 MOST = 64 << 20
 """Bytes of a request or answer, compressed."""
 
-_CHUNK = 1 << 20
 _SIZE = struct.Struct("!I")
-PIECE = struct.Struct("!II")
-"""Before a piece of a file: its bytes, and those on the wire."""
 _PATIENCE = 120.0
 
 Answer = Dict[str, Any]
@@ -122,40 +118,14 @@ class Session:
     def _put(self, sha256: str, size: int, offset: int, packed: bool = False) -> Answer:
         """``offset`` -1 asks how many bytes are there already; else the bytes from there on follow.
 
-        ``packed``: in pieces, each behind a PIECE, and compressed where the two sizes differ.
+        ``packed``: in pieces.
         """
         place = Path(self._root, PARTS[1:], sha256)
         if offset < 0:
             there = place.stat().st_size if place.is_file() else 0
             return {"offset": there if there <= size else 0}
-        pieces = self._pieces(size - offset, packed)
-        try:
-            place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with place.open("r+b" if place.is_file() else "wb") as target:
-                target.truncate(offset)
-                target.seek(offset)
-                for piece in pieces:
-                    target.write(piece)
-        finally:
-            for _ in pieces:  # they are on their way, whatever happened
-                pass
-        if _sha256(place) != sha256:
-            place.unlink()
-            raise WorkFailed("a file arrived damaged", "Run it again.")
+        arriving.keep(self._stdin, place, sha256, size, offset, packed)
         return {}
-
-    def _pieces(self, left: int, packed: bool) -> Iterator[bytes]:
-        while left:
-            size, there = min(left, _CHUNK), min(left, _CHUNK)
-            if packed:
-                head = self._stdin.read(PIECE.size)
-                size, there = PIECE.unpack(head) if len(head) == PIECE.size else (0, 0)
-            piece = self._stdin.read(there)
-            if not piece or (packed and len(piece) < there):
-                raise WorkFailed("the connection was cut")
-            piece = piece if size == there else zlib.decompress(piece)
-            left -= len(piece)
-            yield piece
 
     def _fetch(self, url: str, sha256: str, size: int) -> Answer:
         from firstboot.fetch import fetch
@@ -203,7 +173,7 @@ class Session:
         source = Path(self._root, path[1:])
         if not source.is_file():
             return ""
-        sha256 = _sha256(source)
+        sha256 = arriving.sha256_of(source)
         self._tree.apply([edits.Place(f"{PARTS}/{sha256}", sha256, 0, 0o600)], {sha256: str(source)})
         return sha256
 
@@ -300,11 +270,3 @@ def _node(found: Optional[Found]) -> Dict[str, Any]:
     elif isinstance(found, (Folder, Symlink)):
         data.update(vars(found))
     return data
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        for chunk in iter(lambda: stream.read(_CHUNK), b""):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -9,8 +9,9 @@ from bake.spec import Role
 from firstboot.contract import CONFIG, HOST_KEY, JOIN_KEY, K3S_DATASTORE, NodeConfig
 from firstboot.errors import UserError, WorkFailed
 from k3s_bake import ssh
-from k3s_bake.adopt import Candidate, How, Looked, Machine, Outcome, snapshot_of
+from k3s_bake.adopt import Candidate, How, Looked, Machine, Outcome
 from k3s_bake.crew import Crew
+from k3s_bake.found import snapshot_of
 from k3s_bake.login import Login
 
 INTERRUPTED = 130

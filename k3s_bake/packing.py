@@ -4,7 +4,7 @@ import time
 import zlib
 from pathlib import Path
 
-from firstboot.remote import PIECE
+from firstboot.arriving import PIECE
 
 _SAMPLES, _SAMPLE = 16, 1 << 14
 _WELL = 0.8
@@ -39,7 +39,7 @@ class Packing:
         self._spent += seconds
 
     def packed(self, piece: bytes) -> bytes:
-        """As ``firstboot.remote`` takes it."""
+        """As ``firstboot.arriving`` takes it."""
         there = piece
         if self._spent > self._cost * self._sent:
             there = zlib.compress(piece, 1)

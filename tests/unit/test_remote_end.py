@@ -15,8 +15,9 @@ import pytest
 
 from bake.artifacts import Link
 from firstboot import fetch
+from firstboot.arriving import PIECE
 from firstboot.errors import UserError, WorkFailed
-from firstboot.remote import PARTS, PIECE, Session, receive, send
+from firstboot.remote import PARTS, Session, receive, send
 from k3s_bake.packing import Packing
 from k3s_bake.remote import Remote
 

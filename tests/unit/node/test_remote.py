@@ -9,8 +9,9 @@ from typing import Any, Dict, List, Tuple
 import pytest
 
 from firstboot import machine, remote
+from firstboot.arriving import PIECE
 from firstboot.edits import Place, Write, to_json
-from firstboot.remote import PARTS, PIECE, Session
+from firstboot.remote import PARTS, Session
 
 pytestmark = pytest.mark.unit
 

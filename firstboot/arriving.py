@@ -1,0 +1,60 @@
+"""A large file as it arrives: its bytes as they are, or in pieces of which some are compressed.
+
+Runs on the node: Python 3.7, standard library only.
+"""
+
+import hashlib
+import struct
+import zlib
+from pathlib import Path
+from typing import BinaryIO, Iterator
+
+from firstboot.errors import WorkFailed
+
+PIECE = struct.Struct("!II")
+"""Before a piece: its bytes, and those on the wire, which are compressed where the two differ."""
+
+_CHUNK = 1 << 20
+
+
+def keep(stdin: BinaryIO, place: Path, sha256: str, size: int, offset: int, packed: bool) -> None:
+    """At ``place``, whose first ``offset`` bytes are there. All that follows is read, whatever happens.
+
+    WorkFailed where the connection is cut or the file is another, OSError where the disk does not take it.
+    """
+    pieces = _pieces(stdin, size - offset, packed)
+    try:
+        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with place.open("r+b" if place.is_file() else "wb") as target:
+            target.truncate(offset)
+            target.seek(offset)
+            for piece in pieces:
+                target.write(piece)
+    finally:
+        for _ in pieces:  # they are on their way
+            pass
+    if sha256_of(place) != sha256:
+        place.unlink()
+        raise WorkFailed("a file arrived damaged", "Run it again.")
+
+
+def _pieces(stdin: BinaryIO, left: int, packed: bool) -> Iterator[bytes]:
+    while left:
+        size, there = min(left, _CHUNK), min(left, _CHUNK)
+        if packed:
+            head = stdin.read(PIECE.size)
+            size, there = PIECE.unpack(head) if len(head) == PIECE.size else (0, 0)
+        piece = stdin.read(there)
+        if not piece or (packed and len(piece) < there):
+            raise WorkFailed("the connection was cut")
+        piece = piece if size == there else zlib.decompress(piece)
+        left -= len(piece)
+        yield piece
+
+
+def sha256_of(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        for chunk in iter(lambda: stream.read(_CHUNK), b""):
+            digest.update(chunk)
+    return digest.hexdigest()
