@@ -29,9 +29,14 @@ def wake(
     paths = sorted(changed)
     first = [command for matches, command in _FIRST if any(map(matches, paths))]
     reboot = tuple(path for path in paths if path in (f"{boot}/cmdline.txt", f"{boot}/config.txt"))
+    if _SWITCH in paths:
+        stale = tuple(path for path in paths if path.startswith(_RULES))
+        reboot += (_SWITCH, *stale) if stale else ()
     if not paths:
         return Wake((), (), ())
     then = [command for matches, command in _THEN if any(map(matches, paths))]
+    if AGENT in paths and unit == "k3s":  # workers have no helper
+        then.append(("systemctl", "try-restart", "k3s-bake-helper.service"))
     if any(map(_is_of_k3s, paths)):
         # One that is still starting, for want of its datastore say, is none that try-restart restarts.
         verb = "restart" if is_on else "try-restart"
@@ -39,6 +44,12 @@ def wake(
     if agent:
         then.append(("systemctl", "restart", UNIT))
     return Wake(tuple(dict.fromkeys(first)), tuple(dict.fromkeys(then)), reboot)
+
+
+_SWITCH = "/etc/alternatives/iptables"
+_RULES = ("/etc/ufw/", "/etc/iptables/")
+"""What the other iptables has loaded of them stays in the kernel, and drops, beside what this one loads; only
+a boot does away with it."""
 
 
 def _under(*starts: str) -> Callable[[str], bool]:
@@ -81,7 +92,6 @@ _THEN: Sequence[tuple[Callable[[str], bool], Command]] = (
     (_under("/etc/iptables/"), ("netfilter-persistent", "reload")),
     (_under(f"{_UNITS}containerd", "/etc/containerd/"), ("systemctl", "restart", "containerd.service")),
     (_under(*_HELPER), ("systemctl", "restart", "k3s-bake-helper.socket")),
-    (_under(AGENT), ("systemctl", "try-restart", "k3s-bake-helper.service")),
     (_under(*_JOIN), ("systemctl", "try-restart", JOIN_UNIT)),
 )
 """In order. What is not installed is not among the changed paths."""

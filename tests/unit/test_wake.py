@@ -77,3 +77,17 @@ def test_no_command_holds_a_path_of_a_secret() -> None:
     found = wake(paths)
     words = [word for command in (*found.first, *found.then) for word in command]
     assert not any("token" in word or "key" in word for word in words)
+
+
+def test_only_a_master_has_a_helper() -> None:
+    assert not any("k3s-bake-helper" in " ".join(command) for command in wake([AGENT], unit="k3s-agent").then)
+
+
+@pytest.mark.parametrize("rules", ["/etc/ufw/user.rules", "/etc/iptables/rules.v4"])
+def test_a_firewall_that_the_other_iptables_has_loaded_takes_a_boot(rules: str) -> None:
+    """What is left to a boot is asked for again by a later run, from those paths alone."""
+    switch = "/etc/alternatives/iptables"
+    found = wake([switch, "/etc/hostname", rules])
+    assert found.reboot == (switch, rules)
+    assert wake(found.reboot).reboot == found.reboot
+    assert wake([switch]).reboot == wake([rules]).reboot == wake([switch, "/etc/nftables.conf"]).reboot == ()
