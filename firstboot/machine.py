@@ -18,6 +18,16 @@ from firstboot.programs import run
 PORTS = (6422, 6443, 10250)
 """Of TCP, that others must reach on a node of ours."""
 
+WRITTEN = ("/", "/etc", "/usr/lib", "/usr/local", "/var/lib", "/boot", "/boot/firmware")
+"""Where a node of ours is written to."""
+
+_COMMAND_LINES = ("proc/cmdline", "boot/cmdline.txt", "boot/firmware/cmdline.txt")
+"""The kernel's, and what it will be after a restart."""
+
+_IN_MEMORY = re.compile(r"(?<!\S)(?:boot=overlay|overlayroot=tmpfs(?::\S*)?)(?!\S)")
+"""What raspi-config's 'Overlay File System' puts there: for a script of its own in the initramfs, or in later
+systems for the package overlayroot."""
+
 _LISTENS = "0A"  # TCP_LISTEN of include/net/tcp_states.h
 _OTHERS = {
     "/etc/kubernetes/kubelet.conf": "kubeadm",
@@ -44,7 +54,6 @@ def unfinished(root: str = "/") -> List[str]:
 def facts(root: str = "/") -> Dict[str, Any]:
     """For the operator's side, as JSON takes it. Nothing in it is secret."""
     found = board.read(root)
-    mounts = _text(root, "proc/mounts")
     return {
         "serial": found.serial,
         "reason": found.reason,
@@ -52,7 +61,8 @@ def facts(root: str = "/") -> Dict[str, Any]:
         "boot_id": boot_id(root),
         "memory": _number(r"^MemTotal: +([0-9]+) kB", _text(root, "proc/meminfo")) * 1024,
         "free": {path: _free(root, path) for path in ("/var/lib", "/usr/local")},
-        "read_only": bool(re.search(r"^\S+ / \S+ ro[, ]", mounts, re.MULTILINE)),
+        "read_only": [path for path in WRITTEN if _is_read_only(root, path)],
+        "volatile": is_volatile([_text(root, path) for path in _COMMAND_LINES]),
         "time": time.time(),
         "addresses": addresses(),
         "taken": sorted(set(PORTS) & set(_listening(root))),
@@ -74,6 +84,14 @@ def modeless(mounts: str) -> List[str]:
     """Where file systems are mounted that keep no modes, by /proc/mounts."""
     rows = [line.split() for line in mounts.splitlines()]
     return [row[1] for row in rows if len(row) > 2 and row[2] in ("vfat", "msdos", "exfat")]
+
+
+def is_volatile(command_lines: Sequence[str]) -> bool:
+    """Whether a restart undoes what is written, now or from the next one on: root is an overlay in memory.
+
+    The mounts do not tell: a container's root is an overlay, too, and its upper folder is out of sight.
+    """
+    return any(map(_IN_MEMORY.search, command_lines))
 
 
 def addresses() -> Dict[str, List[str]]:
@@ -140,6 +158,13 @@ def _free(root: str, path: str) -> int:
     except OSError:
         return 0
     return found.f_bavail * found.f_frsize
+
+
+def _is_read_only(root: str, path: str) -> bool:
+    try:
+        return bool(os.statvfs(str(Path(root, path[1:]))).f_flag & os.ST_RDONLY)
+    except OSError:  # there is no such folder
+        return False
 
 
 def _number(pattern: str, text: str) -> int:

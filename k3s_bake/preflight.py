@@ -3,7 +3,7 @@
 import ipaddress
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -148,13 +148,30 @@ def _board(machine: Mapping[str, Any], role: Role, firmware: bool) -> Iterator[P
 
 
 def _room(machine: Mapping[str, Any], role: Role) -> Iterator[Problem]:
-    if machine["read_only"]:
-        yield Problem("read-only", "its root is mounted read-only", "Is the card damaged? dmesg says why.")
+    yield from _writing(machine["read_only"], machine["volatile"])
     for path in ("/var/lib", "/usr/local"):
         free = machine["free"].get(path, 0)
         if free < _ROOM[role] // (1 if path == "/var/lib" else 4):
             yield Problem("room", f"{free // MB} MB are free in {path}", "Make room, or use a larger card.")
             return
+
+
+def _writing(read_only: Sequence[str], volatile: bool) -> Iterator[Problem]:
+    if volatile:
+        yield Problem(
+            "volatile",
+            "its root is an overlay in memory, which a restart undoes",
+            "sudo raspi-config turns it off (Overlay File System); then restart it.",
+        )
+    if "/" in read_only:
+        yield Problem("read-only", "its root is mounted read-only", "Is the card damaged? dmesg says why.")
+    elif read_only:
+        places = " and ".join(read_only)
+        yield Problem(
+            "read-only",
+            f"{places} {'is' if len(read_only) == 1 else 'are'} mounted read-only",
+            f"sudo mount -o remount,rw {read_only[0]}; an 'ro' in /etc/fstab makes it so at each boot.",
+        )
 
 
 def _kubernetes(machine: Mapping[str, Any], role: Role, take_over: bool) -> Iterator[Problem]:

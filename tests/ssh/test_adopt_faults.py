@@ -37,6 +37,22 @@ FAULTS = (
     ),
     Fault("mkdir -p /var/lib/rancher/k3s/agent", "K3s of somebody else is installed there"),
     Fault("rm /home/pi/.ssh/authorized_keys", "the login was refused"),
+    Fault(
+        # Root itself is busy in a host of a test.
+        "for one in /etc /usr /var /boot; do mount --bind $one $one; mount -o remount,ro,bind $one; done",
+        "/etc and /usr/lib and /usr/local and /var/lib and /boot are mounted read-only",
+        "for one in /etc /usr /var /boot; do mount -o remount,rw,bind $one; done",
+    ),
+    Fault(
+        "mount --bind /boot /boot; mount -o remount,ro,bind /boot",
+        "/boot is mounted read-only",
+        "umount /boot",
+    ),
+    Fault(
+        "echo boot=overlay console=tty1 > /run/cmdline; mount --bind /run/cmdline /proc/cmdline",
+        "its root is an overlay in memory, which a restart undoes",
+        "umount /proc/cmdline",
+    ),
     Fault("systemctl stop ssh", "the connection was refused", "systemctl start ssh"),
 )
 

@@ -18,7 +18,8 @@ def machine(**values: Any) -> dict[str, Any]:
         "hostname": "raspberrypi",
         "memory": 927 * MB,
         "free": {"/var/lib": 4096 * MB, "/usr/local": 4096 * MB},
-        "read_only": False,
+        "read_only": [],
+        "volatile": False,
         "time": NOW,
         "addresses": {"eth0": ["10.0.0.3/24"]},
         "taken": [],
@@ -40,7 +41,9 @@ def test_a_pi_3_is_fit_for_either_role() -> None:
         ({"reason": "armv6"}, "armv6", True),
         ({"reason": "no-memory-cgroup"}, "no-memory-cgroup", False),
         ({"memory": 100 * MB}, "memory", True),
-        ({"read_only": True}, "read-only", True),
+        ({"read_only": ["/", "/etc", "/boot"]}, "read-only", True),
+        ({"read_only": ["/boot"]}, "read-only", True),
+        ({"volatile": True}, "volatile", True),
         ({"free": {"/var/lib": 10 * MB, "/usr/local": 10 * MB}}, "room", True),
         ({"others": ["MicroK8s"]}, "other-kubernetes", True),
         ({"k3s": True}, "other-k3s", True),
@@ -68,8 +71,17 @@ def test_ours_may_use_its_own_ports_and_a_taken_over_one_too() -> None:
 
 
 def test_what_stops_comes_first() -> None:
-    found = problems(machine(time=0.0, read_only=True), Role.WORKER, NOW)
+    found = problems(machine(time=0.0, read_only=["/"]), Role.WORKER, NOW)
     assert [one.stops for one in found] == [True, False]
+
+
+def test_what_is_read_only_is_named() -> None:
+    told = [
+        problems(machine(read_only=found), Role.WORKER, NOW)[0]
+        for found in (["/", "/etc"], ["/etc", "/boot"])
+    ]
+    assert told[0].message == "its root is mounted read-only"
+    assert told[1].message == "/etc and /boot are mounted read-only"
 
 
 def test_the_clocks_difference_is_told_in_words() -> None:
