@@ -7,6 +7,8 @@ import calendar
 import time
 from typing import Optional
 
+from firstboot.programs import run
+
 KEPT = "/etc/fake-hwclock.data"
 """fake-hwclock's, as ``YYYY-MM-DD HH:MM:SS`` in UTC."""
 
@@ -41,6 +43,12 @@ def corrected(now: float, told: int, joined: bool) -> Optional[int]:
     if abs(told - now) <= NEAR or (joined and told < now):
         return None
     return told
+
+
+def is_synchronised() -> bool:
+    """NTP keeps it, by whichever program."""
+    _, said, _ = run(["timedatectl", "show", "--property=NTPSynchronized", "--value"], limit=20)
+    return said.strip() == b"yes"
 
 
 def set_clock(moment: int) -> None:

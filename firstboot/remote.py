@@ -9,12 +9,13 @@ standard library only.
 import json
 import os
 import struct
+import time
 import zlib
 from base64 import b64encode
 from pathlib import Path
 from typing import Any, BinaryIO, Callable, Dict, List, Mapping, Optional, Sequence
 
-from firstboot import arriving, edits, kubernetes, leave, machine, reach
+from firstboot import arriving, clock, edits, kubernetes, leave, machine, reach
 from firstboot.before import Before
 from firstboot.contract import CONFIG, NodeConfig
 from firstboot.errors import UserError, WorkFailed
@@ -83,6 +84,7 @@ class Session:
             "look": self._look,
             "put": self._put,
             "fetch": self._fetch,
+            "set_clock": self._set_clock,
             "apply": self._apply,
             "state": self._state,
             "nodes": self._nodes,
@@ -134,6 +136,22 @@ class Session:
         place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         fetch(url, place, sha256, size, lambda came: self._tell({"came": came}))
         return {}
+
+    def _set_clock(self, now: float, joined: bool) -> Answer:
+        """To the operator's time, where NTP does not keep it: ``set`` says whether. ``joined``: not back."""
+        moment = clock.corrected(time.time(), int(now), joined)
+        if moment is None or clock.is_synchronised():
+            return {"set": False}
+        try:
+            clock.set_clock(moment)
+        except OSError as error:
+            raise WorkFailed(
+                f"its clock is wrong, and cannot be set: {error.strerror}", "timedatectl there shows more."
+            ) from error
+        node = Node(self._root)
+        if node.text(clock.KEPT):  # it is read at the next boot
+            node.try_to_write(edits.Write(clock.KEPT, clock.kept(moment)))
+        return {"set": True}
 
     def _apply(
         self,

@@ -222,6 +222,7 @@ class Fleet(Crew):
         if machine.spec is None or machine.outcome.plan is None:
             raise WorkFailed("nothing was planned")
         begun = time.monotonic()
+        await self._set_clock(machine)
         if self._is_anothers(machine):
             machine.tell("leaving")
             await machine.remote.call("leave")
@@ -238,6 +239,15 @@ class Fleet(Crew):
         begun = time.monotonic()
         await machine.joined()
         machine.outcome.inst = time.monotonic() - begun
+
+    async def _set_clock(self, machine: Machine) -> None:
+        """Before K3s makes a certificate, or looks at one. Where NTP keeps it, ours may be wrong."""
+        problems = machine.outcome.problems
+        wrong = [one for one in problems if one.code == "clock"]
+        if wrong:
+            joined = machine.looked.is_joined
+            if (await machine.remote.call("set_clock", now=time.time(), joined=joined))["set"]:
+                machine.outcome.problems = [one for one in problems if one not in wrong]
 
     async def _ask_kubernetes(self) -> None:
         """Whether each is Ready, in the words of the one who knows."""

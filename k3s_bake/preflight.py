@@ -210,9 +210,10 @@ def _addresses(machine: Mapping[str, Any]) -> Iterator[Problem]:
 def _clock(machine: Mapping[str, Any], now: float) -> Iterator[Problem]:
     wrong = machine["time"] - now
     if abs(wrong) > _SKEW:
-        when = "ahead" if wrong > 0 else "behind"
-        words = f"its clock is {_span(abs(wrong))} {when} of this machine's"
-        yield Problem("clock", words, "A worker takes its master's; timedatectl shows it.", stops=False)
+        when = "ahead of" if wrong > 0 else "behind"
+        words = f"its clock is {_span(abs(wrong))} {when} this machine's"
+        remedy = "adopt sets it by this one, unless NTP keeps it: timedatectl shows that."
+        yield Problem("clock", words, remedy, stops=False)
 
 
 def _span(seconds: float) -> str:

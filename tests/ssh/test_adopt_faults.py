@@ -10,9 +10,10 @@ from typing import NamedTuple
 import pytest
 from rig.hosts import wait
 from rig.lan import Lan
+from rig.packages import installed
 from rig.running import Person, answers, until
 
-from ssh.adopting import at_a_terminal, logins, outcomes
+from ssh.adopting import at_a_terminal, logins, outcomes, shape
 from ssh.conftest import Machines, Operator, Start
 
 pytestmark = pytest.mark.ssh
@@ -85,6 +86,41 @@ def test_each_fault_is_one_line_and_hinders_nobody_else(
     again = adopt(*logins(master, *healed), "--json")
     assert again.code == 0, again.err + again.out
     assert all(one["ready"] for one in outcomes(again).values())
+
+
+FAKED = """#!/bin/sh
+export LD_PRELOAD=/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1
+export FAKETIME=-2y FAKETIME_DONT_FAKE_MONOTONIC=1
+exec /usr/bin/python3.9 "$@"
+"""
+
+
+def test_a_clock_that_is_two_years_behind_and_cannot_be_set(
+    base: Path, machines: Machines, adopt: Operator
+) -> None:
+    """A host of a test shares this machine's clock, and may not set it. It is wrong for its Python alone,
+    which looks at it; that it is set where that can be done is a unit test's."""
+    master, late = hosts = machines(10, 11)
+    installed(late, base.parent, ["libfaketime"])
+    late.run("rm /usr/bin/python3; echo '#!/bin/sh\necho no' > /usr/bin/timedatectl")
+    late.path("usr/bin/python3").write_text(FAKED)
+    late.run("chmod +x /usr/bin/python3")
+    before = shape(late)
+    done = adopt(*logins(*hosts), "--json")
+    assert done.code == 1, done.err
+    found = outcomes(done)
+    assert found[master.address]["ready"] is True
+    assert found[late.address]["error"] == "its clock is wrong, and cannot be set: Operation not permitted"
+    told = [one["message"] for one in found[late.address]["problems"]]
+    assert told == ["its clock is 730 days behind this machine's"]
+    assert shape(late) == before, "nothing is changed in a wrong time"
+
+    late.run("ln -sf python3.9 /usr/bin/python3")
+    healed = adopt(*logins(*hosts), "--json")
+    assert healed.code == 0, healed.err + healed.out
+    assert outcomes(healed)[late.address]["ready"] is True
+    assert outcomes(healed)[master.address]["changes"] == []
+    assert all(one["problems"] == [] for one in outcomes(healed).values())
 
 
 def test_a_worker_whose_master_cannot_be_had_waits_for_it_by_itself(

@@ -8,7 +8,7 @@ from typing import Any, Dict, List, Tuple
 
 import pytest
 
-from firstboot import machine, remote
+from firstboot import clock, machine, remote
 from firstboot.arriving import PIECE
 from firstboot.edits import Place, Write, to_json
 from firstboot.remote import PARTS, Session
@@ -159,3 +159,44 @@ def test_the_last_lines_of_a_unit_are_its_own(
 def test_whether_k3s_is_on(monkeypatch: pytest.MonkeyPatch, states: str, is_on: bool) -> None:
     monkeypatch.setattr(machine, "run", lambda command, **_: (3, states.encode(), ""))
     assert machine._is_on(("k3s.service", "k3s-agent.service")) is is_on
+
+
+NOW = 1_800_000_000
+YEAR = 365 * 86400
+
+
+@pytest.mark.parametrize(
+    ("told", "joined", "ntp", "is_set"),
+    [
+        (NOW + 2 * YEAR, False, False, True),
+        (NOW + 2 * YEAR, True, False, True),
+        (NOW + 2 * YEAR, False, True, False),
+        (NOW - 2 * YEAR, False, False, True),
+        (NOW - 2 * YEAR, True, False, False),
+        (NOW + 30, False, False, False),
+    ],
+)
+def test_the_clock_is_set_by_the_operators_where_ntp_does_not_keep_it(
+    root: Path, monkeypatch: pytest.MonkeyPatch, told: int, joined: bool, ntp: bool, is_set: bool
+) -> None:
+    moments: List[int] = []
+    monkeypatch.setattr(remote.time, "time", lambda: float(NOW))
+    monkeypatch.setattr(clock, "set_clock", moments.append)
+    monkeypatch.setattr(clock, "run", lambda command, **_: (0, b"yes\n" if ntp else b"no\n", ""))
+    (root / "etc").mkdir()
+    (root / clock.KEPT[1:]).write_text("2020-01-01 00:00:00\n")
+    assert ask(root, verb="set_clock", now=told + 0.5, joined=joined) == {"set": is_set}
+    assert moments == [told] * is_set
+    kept = (root / clock.KEPT[1:]).read_bytes()
+    assert kept == (clock.kept(told) if is_set else b"2020-01-01 00:00:00\n")
+
+
+def test_a_clock_that_cannot_be_set_is_told(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(moment: int) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(clock, "set_clock", refuse)
+    monkeypatch.setattr(clock, "is_synchronised", lambda: False)
+    found = ask(root, verb="set_clock", now=NOW + 1000 * YEAR, joined=False)
+    assert found["error"] == "its clock is wrong, and cannot be set: Operation not permitted"
+    assert found["hint"]
