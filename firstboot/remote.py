@@ -214,7 +214,8 @@ class Session:
 
     def _nodes(self) -> Answer:
         found = kubernetes.nodes()
-        return {"nodes": None if found is None else [node._asdict() for node in found]}
+        nodes = None if found is None else [node._asdict() for node in found]
+        return {"nodes": nodes, "serials": Registry(self._root).serials()}
 
     def _drain(self, name: str) -> Answer:
         """On a master: a node's pods go elsewhere, as far as that can be done."""

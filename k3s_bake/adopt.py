@@ -17,7 +17,7 @@ from bake.node import PROBES, Plan, plan
 from bake.spec import NodeSpec, Role
 from bake.trust import RENEW
 from firstboot import certificate
-from firstboot.contract import CONFIG, JOIN_CERTIFICATE, JOIN_KEY, REASONS, NodeConfig
+from firstboot.contract import CONFIG, GOLDEN, JOIN_CERTIFICATE, JOIN_KEY, REASONS, NodeConfig
 from firstboot.edits import Place, to_json
 from firstboot.errors import UserError, WorkFailed
 from firstboot.snapshot import Snapshot
@@ -30,6 +30,9 @@ from k3s_bake.wake import wake
 _POLL = 0.4
 _BOOT = 300.0
 """Seconds for a restart of the system."""
+
+_BLOCKED = 15.0
+"""Seconds for which a node stays blocked until that is believed: only a person mends it."""
 
 _LOG_LINES = 5
 
@@ -64,13 +67,14 @@ class Looked:
         """What an earlier bake or adoption made it to be."""
         return self.found.text(record.PATH)
 
-    def has_credential(self, now: float) -> bool:
-        """One that is good for long enough: ``now`` in seconds since 1970."""
+    def has_credential(self, now: float, name: str | None) -> bool:
+        """One for this name, or any, that is good for long enough: ``now`` in seconds since 1970."""
         try:
-            expires = certificate.read(self.found.text(JOIN_CERTIFICATE) or "").expires
+            found = certificate.read(self.found.text(JOIN_CERTIFICATE) or "")
         except ValueError:
             return False
-        return self.found.get(JOIN_KEY) is not None and expires > now + RENEW
+        fits = name is None or found.key_id == name or found.key_id.startswith(GOLDEN)
+        return fits and self.found.get(JOIN_KEY) is not None and found.expires > now + RENEW
 
     @property
     def is_joined(self) -> bool:
@@ -241,10 +245,7 @@ class Machine:
         raise WorkFailed("it did not come back from its restart", hint)
 
     async def joined(self) -> None:
-        """Until Kubernetes says that it is Ready, as its agent knows.
-
-        WorkFailed with the reason and the last lines of K3s's log where that takes too long.
-        """
+        """Until Kubernetes says that it is Ready, as its agent knows. UserError where it is blocked."""
         end = time.monotonic() + self._how.timeout
         before = (self.looked.machine["ours"] or {}).get("since") if self._woken else None
         while True:  # its unit, too: Kubernetes calls a node Ready for a while that is not there any more
@@ -254,7 +255,8 @@ class Machine:
                 self.outcome.name = str(state["name"])
                 if (state["phase"], state["reason"], state["active"]) == ("joined", "", True):
                     return
-            if time.monotonic() > end:
+            is_stuck = self.outcome.phase == "blocked" and self.outcome.lasts > _BLOCKED
+            if is_stuck or time.monotonic() > end:
                 raise await self._late(state)
             await asyncio.sleep(_POLL)
 
@@ -264,11 +266,12 @@ class Machine:
         lines = [re.sub('^time="[^"]*" ', "", line)[:200] for line in log]
         return "K3s said: " + "; ".join(lines) if lines else ""
 
-    async def _late(self, state: Mapping[str, Any]) -> WorkFailed:
+    async def _late(self, state: Mapping[str, Any]) -> UserError:
         reason = str(state["reason"])
-        words = f"not Ready after {self._how.timeout:.0f} s: {state['phase']}" + (
-            f" ({reason})" if reason else ""
-        )
+        if state["phase"] == "blocked":
+            return UserError(f"it is blocked: {reason}", REASONS.get(reason, ""))
+        how = f"{state['phase']} ({reason})" if reason else state["phase"]
+        words = f"not Ready after {self._how.timeout:.0f} s: {how}"
         hints = [REASONS.get(reason, ""), await self.last_words()]
         return WorkFailed(words, " ".join(filter(None, hints)))
 

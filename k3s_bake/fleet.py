@@ -1,6 +1,7 @@
 """Machines that run become nodes, side by side: one outcome for each, whatever happens to the others."""
 
 import asyncio
+import contextlib
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from firstboot.errors import UserError, WorkFailed
 from k3s_bake import preflight
 from k3s_bake.adopt import Candidate, How, Machine, Outcome
 from k3s_bake.crew import Crew
+from k3s_bake.preflight import Problem
 from k3s_bake.wanted import Supplies, Wanted, datastore_of, joining, supplies
 
 _CALLS = 4.0
@@ -97,6 +99,7 @@ class Fleet(Crew):
 
         await self.log_in(stack, look)
         self._check_names()
+        await self._check_taken()
 
     async def _try_ports(self) -> None:
         """All at once: each calls the others while they listen."""
@@ -163,22 +166,38 @@ class Fleet(Crew):
         return (config.cluster, config.role) != (self.order.cluster, machine.candidate.role.value)
 
     def _check_names(self) -> None:
-        names = {str(at): self._name(one) or "" for at, one in self.machines.items()}
-        for at, problem in preflight.clashes(names).items():
-            machine = self.machines[int(at)]
-            if machine.candidate.name is None and not machine.looked.is_joined:
-                continue  # its agent makes a name of the board's number
-            machine.outcome.problems.append(problem)
-            self.fail(int(at), UserError(problem.message, problem.remedy))
+        names = {str(at): self._name_to_be(one) for at, one in self.machines.items()}
+        joined = {at for at in names if self.machines[int(at)].looked.is_joined}
+        for at, problem in preflight.clashes(names, joined).items():
+            self._stop(int(at), problem)
+
+    async def _check_taken(self) -> None:
+        """Names that nodes of the cluster have which are not among these machines."""
+        new = {at: one for at, one in self.machines.items() if not self._is_in(one)}
+        if self.leader is None or not self._is_in(self.leader) or not new:
+            return
+        with contextlib.suppress(UserError):  # its K3s is down: then nobody is let in under any name
+            told = await self.leader.remote.call("nodes")
+            nodes = [node["name"] for node in told["nodes"] or []]
+            for at, machine in new.items():
+                name, serial = self._name_to_be(machine), str(machine.looked.machine["serial"])
+                problem = preflight.taken(name, serial, nodes, told["serials"])
+                if problem:
+                    self._stop(at, problem)
+
+    def _is_in(self, machine: Machine) -> bool:
+        return machine.looked.is_joined and not self._is_anothers(machine)
+
+    def _stop(self, at: int, problem: Problem) -> None:
+        self.outcomes[at].problems.append(problem)
+        self.fail(at, UserError(problem.message, problem.remedy))
 
     def _name(self, machine: Machine) -> str | None:
         """What it is to be called; None: what its agent makes of its number."""
         config = machine.looked.config
         if machine.candidate.name or config:
             return machine.candidate.name or (config.name if config else None)
-        name = preflight.name_for(machine.looked.machine["hostname"])
-        same = [one for one in self.machines.values() if one.looked.machine["hostname"] == name]
-        return name if len(same) == 1 else None
+        return preflight.name_for(machine.looked.machine["hostname"])
 
     def _name_to_be(self, machine: Machine) -> str:
         if machine.looked.is_joined:

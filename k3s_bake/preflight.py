@@ -50,14 +50,27 @@ def problems(
     return sorted(found, key=lambda one: not one.stops)
 
 
-def clashes(names: Mapping[str, str]) -> dict[str, Problem]:
-    """By node, where two are to have one name. ``names``: what each is to be called, or is."""
+def clashes(names: Mapping[str, str], joined: Collection[str]) -> dict[str, Problem]:
+    """By node, where two are to have one name. ``names``: what each is to be called, or is.
+
+    The one of them that has ``joined`` under it keeps it.
+    """
     counted = Counter(names.values())
+    having = Counter(names[node] for node in joined)
+    remedy = "Name each in cluster.toml, or one there: sudo hostnamectl set-hostname NAME"
     return {
-        node: Problem("name-clash", f"another node is called {name}, too", "Name each in cluster.toml.")
+        node: Problem("name-clash", f"another node is called {name}, too", remedy)
         for node, name in names.items()
-        if name and counted[name] > 1
+        if counted[name] > 1 and not (node in joined and having[name] == 1)
     }
+
+
+def taken(name: str, serial: str, nodes: Collection[str], serials: Mapping[str, str]) -> Problem | None:
+    """Where the cluster has such a node. ``serials``: by name, of the boards that its master has let in."""
+    if serials.get(name, "" if name in nodes else serial) == serial:
+        return None
+    remedy = f"Name this one in cluster.toml. If it takes that one's place: k3s-bake release {name}"
+    return Problem("name-taken", f"the cluster has another board called {name}", remedy)
 
 
 def unreachable(

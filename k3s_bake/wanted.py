@@ -77,8 +77,9 @@ class Wanted:
         given = dict(values)
         if spec.external and "datastore" not in given and machine.looked.found.get(K3S_DATASTORE) is None:
             raise UserError("its datastore's password is not there any more", "--file names its file.")
-        if spec.credential is not None or not machine.looked.has_credential(time.time()):
-            given["credential"] = await self._credential(machine, given.get("name", spec.name))
+        name = machine.looked.name if machine.looked.is_joined else given.get("name", spec.name)
+        if spec.credential is not None or not machine.looked.has_credential(time.time(), name):
+            given["credential"] = await self._credential(machine, name)
         machine.untouched = _secrets_of(spec, given, machine.looked.found)
         spec = replace(spec, first_boot=self.supplies.first_boot, **given)
         parts = self.supplies.parts
@@ -96,7 +97,7 @@ class Wanted:
 
     async def _credential(self, machine: Machine, name: str | None) -> Credential:
         """A new one; a stand-in for one that the machine has, or that a dry run would make."""
-        if machine.looked.has_credential(time.time()):
+        if machine.looked.has_credential(time.time(), name):
             return Credential()
         cluster, role = self.supplies.cluster, machine.candidate.role
         if cluster is None or self.dry_run:

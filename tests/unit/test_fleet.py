@@ -48,7 +48,7 @@ def snapshot(config: NodeConfig | None) -> Snapshot:
 
 
 def facts(hostname: str, at: int, *, joined: bool) -> dict[str, Any]:
-    ours = {"name": f"home-{at}", "joined": True} if joined else None
+    ours = {"name": hostname, "joined": True} if joined else None
     return {"hostname": hostname, "serial": f"1000000000a1b2c{at}", "ours": ours, "k3s": joined}
 
 
@@ -62,9 +62,39 @@ def test_cards_that_are_all_called_the_same_get_names_of_their_own() -> None:
     assert names(made) == ["home-master", "home-a1b2c1", "home-a1b2c2"]
 
 
-def test_a_host_name_stays_unless_two_have_it() -> None:
+def test_a_host_name_stays() -> None:
+    made = fleet((Role.MASTER, "attic", None), (Role.WORKER, "Shed", None))
+    assert names(made) == ["attic", "shed"]
+
+
+def test_two_that_a_person_has_called_the_same_are_both_told() -> None:
     made = fleet((Role.MASTER, "attic", None), (Role.WORKER, "shed", None), (Role.WORKER, "shed", None))
-    assert names(made) == ["attic", "home-a1b2c1", "home-a1b2c2"]
+    assert names(made) == ["attic"]
+    assert [one.error for one in made.outcomes] == ["", *["another node is called shed, too"] * 2]
+    assert all("hostnamectl" in one.hint for one in made.outcomes[1:])
+
+
+def test_who_has_joined_keeps_the_name_that_another_brings() -> None:
+    config = NodeConfig("home", "worker", name="shed")
+    made = fleet((Role.WORKER, "shed", None), (Role.WORKER, "shed", config))
+    assert names(made) == ["shed"]
+    assert [bool(one.error) for one in made.outcomes] == [True, False]
+
+
+def test_a_name_that_the_cluster_has_already_stops_another_board() -> None:
+    leads = NodeConfig("home", "master", name="attic", joins=False)
+    made = fleet((Role.MASTER, "attic", leads), (Role.WORKER, "shed", None), (Role.WORKER, "barn", None))
+
+    class Remote:
+        async def call(self, verb: str) -> dict[str, Any]:
+            nodes = [{"name": name} for name in ("attic", "shed", "barn")]
+            return {"nodes": nodes, "serials": {"shed": "1000000000ffffff", "barn": "1000000000a1b2c2"}}
+
+    remote: Any = Remote()
+    made.machines[0].remote = remote
+    asyncio.run(made._check_taken())
+    stopped = ["", "the cluster has another board called shed", ""]
+    assert [one.error for one in made.outcomes] == stopped, "barn is the same board, set up anew"
 
 
 def test_a_name_that_is_given_wins() -> None:

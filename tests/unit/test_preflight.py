@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from bake.spec import Role
-from k3s_bake.preflight import MB, clashes, lan_address, name_for, problems, unreachable
+from k3s_bake.preflight import MB, clashes, lan_address, name_for, problems, taken, unreachable
 
 pytestmark = pytest.mark.unit
 
@@ -93,7 +93,21 @@ def test_names() -> None:
     assert name_for("Pi-7") == "pi-7"
     assert name_for("raspberrypi") is None
     assert name_for("my_pi") is None
-    assert clashes({"a": "pi-1", "b": "pi-1", "c": "pi-2", "d": "", "e": ""}).keys() == {"a", "b"}
+    names = {"a": "pi-1", "b": "pi-1", "c": "pi-2"}
+    assert clashes(names, []).keys() == clashes(names, ["a", "b", "c"]).keys() == {"a", "b"}
+    assert clashes(names, ["b"]).keys() == {"a"}
+
+
+def test_a_name_that_the_cluster_has_is_another_boards_unless_it_is_the_same() -> None:
+    known = {"pi-1": "1000a1", "pi-2": "1000a2"}
+    nodes = ["home-master", "pi-1"]
+    assert taken("pi-1", "1000a1", nodes, known) is None, "set up anew"
+    assert taken("pi-3", "1000a3", nodes, known) is None
+    for name in ("pi-1", "pi-2", "home-master"):
+        found = taken(name, "1000a3", nodes, known)
+        assert found
+        assert found.message == f"the cluster has another board called {name}"
+        assert f"release {name}" in found.remedy
 
 
 def test_the_address_is_none_of_pods_or_containers() -> None:
