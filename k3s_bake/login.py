@@ -70,8 +70,8 @@ def behind(text: str, jump: str | None) -> Login:
 class Person(Protocol):
     """Asked from threads, one question at a time."""
 
-    def password(self, what: str) -> str | None:
-        """``what``: ``pi@10.0.0.3's password``; None: nobody answers."""
+    def password(self, what: str, wrong: bool = False) -> str | None:
+        """``what``: ``pi@10.0.0.3's password``; ``wrong``: the last answer was. None: nobody answers."""
 
     def trusts(self, host: str, fingerprint: str) -> bool:
         """Whether a host that is seen for the first time is the right one."""
@@ -80,14 +80,14 @@ class Person(Protocol):
 class Nobody:
     """Knows no password, and trusts no stranger."""
 
-    def password(self, what: str) -> str | None:
+    def password(self, what: str, wrong: bool = False) -> str | None:
         return None
 
     def trusts(self, host: str, fingerprint: str) -> bool:
         return False
 
 
-async def asked(question: Callable[..., T], *words: str) -> T:
+async def asked(question: Callable[..., T], *words: str | bool) -> T:
     """In a thread that nobody waits for: Ctrl-C ends the program while a person still thinks."""
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[T] = loop.create_future()

@@ -195,7 +195,7 @@ class _Client(asyncssh.SSHClient):
         self._asked += 1
         if self._asked > 3:
             return None
-        return await asked(self._person.password, f"{self._login}'s password")
+        return await asked(self._person.password, f"{self._login}'s password", self._asked > 1)
 
 
 async def _learn(

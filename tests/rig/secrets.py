@@ -29,6 +29,8 @@ class Watch:
 
     def __init__(self, lan: Lan) -> None:
         self._lan = lan
+        self.typed: set[str] = set()
+        """Passwords that a test types: they are secrets, too."""
         self._seen: set[bytes] = set()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
@@ -44,19 +46,19 @@ class Watch:
         self._thread.join()
 
     def _look(self) -> None:
-        known: dict[str, float] = {}
+        known: dict[str, bytes] = {}
         while not self._ended.wait(0.05):
             for folder in Path("/proc").glob("[1-9]*"):
                 with contextlib.suppress(OSError):
-                    born = folder.stat().st_ctime
-                    if known.get(folder.name) != born:
-                        self._seen.add((folder / "cmdline").read_bytes())
-                        self._seen.add((folder / "environ").read_bytes())
-                        known[folder.name] = born
+                    # The command line each time: between fork and exec it is still another one's.
+                    now = (folder / "cmdline").read_bytes()
+                    if known.get(folder.name) != now:
+                        known[folder.name] = now
+                        self._seen |= {now, (folder / "environ").read_bytes()}
 
     def check(self, hosts: list[Host], more: bytes = b"") -> None:
         """``more``: what else was told somewhere."""
-        secrets = {line for host in hosts if host.is_on for line in secrets_of(host)}
+        secrets = self.typed | {line for host in hosts if host.is_on for line in secrets_of(host)}
         time.sleep(0.2)
         told = b"\0".join(self._seen) + more
         for host in hosts:

@@ -71,25 +71,30 @@ def lan(tmp_path: Path) -> Iterator[Lan]:
 
 
 @pytest.fixture
-def power(lan: Lan, image: Images) -> Iterator[Power]:
+def watch(lan: Lan) -> Iterator[Watch]:
+    with Watch(lan) as watch:
+        yield watch
+
+
+@pytest.fixture
+def power(lan: Lan, image: Images, watch: Watch) -> Iterator[Power]:
     """A new host of a role, switched on. At the end no secret of any host was seen anywhere."""
     hosts: list[Host] = []
-    with Watch(lan) as watch:
 
-        def on(
-            number: int,
-            role: str,
-            *options: str,
-            serial: str = "",
-            cluster: str = "home",
-            start: bool = True,
-        ) -> Host:
-            host = Host(lan, number, lan.root(image(role, *options, cluster=cluster)), serial)
-            hosts.append(host)
-            return host.start() if start else host
+    def on(
+        number: int,
+        role: str,
+        *options: str,
+        serial: str = "",
+        cluster: str = "home",
+        start: bool = True,
+    ) -> Host:
+        host = Host(lan, number, lan.root(image(role, *options, cluster=cluster)), serial)
+        hosts.append(host)
+        return host.start() if start else host
 
-        yield on
-        watch.check(hosts)
+    yield on
+    watch.check(hosts)
     for host in hosts:
         host.stop()
 
@@ -130,20 +135,21 @@ def operator(start: Start) -> Operator:
 
 
 @pytest.fixture
-def machines(lan: Lan, base: Path, person: Person, environment: dict[str, str]) -> Iterator[Machines]:
+def machines(
+    lan: Lan, base: Path, person: Person, environment: dict[str, str], watch: Watch
+) -> Iterator[Machines]:
     """Of these numbers, on: systems that are no nodes yet. At the end no secret of any was seen anywhere."""
     hosts: list[Host] = []
-    with Watch(lan) as watch:
 
-        def on(*numbers: int) -> list[Host]:
-            made = [machine(lan, base, number, person).start() for number in numbers]
-            hosts.extend(made)
-            until(made, answers)
-            return made
+    def on(*numbers: int) -> list[Host]:
+        made = [machine(lan, base, number, person).start() for number in numbers]
+        hosts.extend(made)
+        until(made, answers)
+        return made
 
-        yield on
-        logs = Path(environment["K3S_BAKE_HOME"], "data/logs").glob("*.log")
-        watch.check(hosts, b"".join(log.read_bytes() for log in logs))
+    yield on
+    logs = Path(environment["K3S_BAKE_HOME"], "data/logs").glob("*.log")
+    watch.check(hosts, b"".join(log.read_bytes() for log in logs))
     for host in hosts:
         host.stop()
 
