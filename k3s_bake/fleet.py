@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import secrets
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -17,14 +16,11 @@ from bake.wish import Wish
 from firstboot.board import name_of
 from firstboot.contract import NodeConfig
 from firstboot.errors import UserError, WorkFailed
-from k3s_bake import preflight
+from k3s_bake import calling, preflight
 from k3s_bake.adopt import Candidate, How, Machine, Outcome
 from k3s_bake.crew import Crew
 from k3s_bake.preflight import Problem
 from k3s_bake.wanted import Supplies, Wanted, datastore_of, joining, supplies
-
-_CALLS = 4.0
-"""Seconds for which nodes listen to each other."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +53,7 @@ class Fleet(Crew):
         async with AsyncExitStack() as stack:
             await self._look(stack)
             if len(self.machines) > 1:
-                await self._try_ports()
+                await calling.try_ports(list(self.machines.values()))
             for machine in self.machines.values():
                 machine.outcome.name = self._name_to_be(machine)
                 machine.tell("fit")
@@ -100,26 +96,6 @@ class Fleet(Crew):
         await self.log_in(stack, look)
         self._check_names()
         await self._check_taken()
-
-    async def _try_ports(self) -> None:
-        """All at once: each calls the others while they listen."""
-        there = {one.outcome.address: one for one in self.machines.values() if one.outcome.address}
-        masters = {address for address, one in there.items() if one.candidate.role is Role.MASTER}
-        word = secrets.token_hex(8)
-
-        async def one(address: str, machine: Machine) -> tuple[str, Mapping[str, Any]]:
-            machine.tell("calling the others")
-            others = {each: [preflight.API] if each in masters else [] for each in there if each != address}
-            tcp = [preflight.API] if address in masters else []
-            udp = [preflight.VXLAN]
-            return address, await machine.remote.call(
-                "reach", tcp=tcp, udp=udp, others=others, word=word, seconds=_CALLS
-            )
-
-        answers = await asyncio.gather(*(one(*each) for each in there.items()), return_exceptions=True)
-        told = dict(answer for answer in answers if not isinstance(answer, BaseException))
-        for address, problems in preflight.unreachable(told, masters).items():
-            there[address].outcome.problems += problems
 
     def _check(self, machine: Machine) -> None:
         """UserError with the first thing that stops it."""

@@ -9,12 +9,10 @@ from typing import NamedTuple
 
 import pytest
 from rig.hosts import wait
-from rig.lan import Lan
 from rig.packages import installed
 from rig.running import Person, answers, until
-from rig.secrets import Watch
 
-from ssh.adopting import at_a_terminal, logins, outcomes, shape
+from ssh.adopting import logins, outcomes, shape
 from ssh.conftest import Machines, Operator, Start
 
 pytestmark = pytest.mark.ssh
@@ -207,57 +205,6 @@ def test_a_k3s_that_waits_in_its_start_reads_what_has_changed(
     assert master.run("systemctl is-active k3s", check=False) == "activating"
     healed = adopt("--file", file("FAST"), "--json", "--timeout", "60")
     assert healed.code == 0, healed.err + healed.out
-
-
-@pytest.mark.timeout(120)  # a question that nobody answers
-def test_passwords_are_typed_at_a_terminal(
-    machines: Machines,
-    lan: Lan,
-    environment: dict[str, str],
-    person: Person,
-    watch: Watch,
-    adopting: list[str],
-    tmp_path: Path,
-) -> None:
-    """The login's, and sudo's: asked for once, a restart or not; shown nowhere; and wrong ones told."""
-    watch.typed |= {"correct-horse", "battery-staple"}
-    (host,) = machines(10)
-    host.run("echo 'pi ALL=(ALL) ALL' > /etc/sudoers.d/010_pi-nopasswd; rm /home/pi/.ssh/authorized_keys")
-    subprocess.run(host.command("chpasswd"), input=b"pi:correct-horse\n", check=True)
-    words = ("preflight", "--worker", f"pi@{host.address}", "--accept-new")
-    typed = {"password: ": "correct-horse\n", "sudo password of pi": "battery-staple\n"}
-    said, code = at_a_terminal(lan, {**environment, "HOME": str(person.home)}, words, typed)
-    assert "the sudo password of pi is wrong" in said
-    assert code == 2
-    typed["sudo password of pi"] = "correct-horse\n"
-    said, code = at_a_terminal(lan, {**environment, "HOME": str(person.home)}, words, typed)
-    assert "fit" in said
-    assert code == 0
-
-    page = tmp_path / "page.html"
-    words = (*adopting, "--master", f"pi@{host.address}", "--report", str(page), "--json")
-    shown, code = at_a_terminal(lan, {**environment, "HOME": str(person.home)}, words, typed)
-    assert code == 0, shown
-    assert '"phase": "rebooting"' in shown
-    assert '"ready": true' in shown
-    kept = [path for path in Path(environment["K3S_BAKE_HOME"], "data").rglob("*") if path.is_file()]
-    told = (said + shown).encode() + b"".join(path.read_bytes() for path in [page, *kept])
-    assert len(kept) > 3
-    assert not any(word.encode() in told for word in watch.typed)
-
-
-@pytest.mark.timeout(120)  # what it is about is an end that does not come
-def test_ctrl_c_at_a_question_ends_it_at_once_and_leaves_the_terminal_as_it_was(
-    machines: Machines, lan: Lan, environment: dict[str, str], person: Person
-) -> None:
-    (host,) = machines(10)
-    host.run("rm /home/pi/.ssh/authorized_keys")
-    words = ("preflight", "--worker", f"pi@{host.address}", "--accept-new")
-    began = time.monotonic()
-    typed = {"password: ": "\x03"}
-    said, _ = at_a_terminal(lan, {**environment, "HOME": str(person.home)}, words, typed)
-    assert "interrupted" in said
-    assert time.monotonic() - began < 20
 
 
 def test_whoever_kills_the_operator_at_any_moment_runs_it_again(
