@@ -42,7 +42,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) 
 
 
 def test_two_cards_join_and_that_is_told(cli: Run, tiny: Path) -> None:
-    done = cli("boot", tiny, tiny, "--until", "joined", "--timeout", "120", "--json")
+    done = cli("boot", tiny, tiny, "--until", "joined", "--json")
     assert done.code == 0, done.err
     events = [json.loads(line) for line in done.out.splitlines()]
     for at, name in enumerate(["tiny.img", "tiny.img#2"]):
@@ -55,10 +55,13 @@ def test_two_cards_join_and_that_is_told(cli: Run, tiny: Path) -> None:
 
 
 def test_what_does_not_join_in_time_is_told_with_its_reason(cli: Run, tiny: Path) -> None:
-    done = cli("boot", tiny, "--until", "joined", "--timeout", "25")
+    for limit in (25, 75, 225):  # a machine that does much else at the time takes its time to boot one
+        done = cli("boot", tiny, "--until", "joined", "--timeout", limit)
+        if "said nothing" not in done.error:
+            break
     assert done.code == 1
     assert re.search(r"^\[ +\d+\.\d s\] tiny\.img: searching \(no-master\)$", done.out, re.MULTILINE)
-    assert "error: not all machines got there in 25 s; tiny.img: searching (no-master)" in done.error
+    assert f"error: not all machines got there in {limit} s; tiny.img: searching (no-master)" in done.error
     assert "No master of this cluster is heard" in done.error
     (folder,) = re.findall(r"consoles said is in (\S+)\.$", done.error)
     assert "k3s-bake: tiny-10: searching" in Path(folder, "tiny.img.log").read_text()
@@ -78,8 +81,8 @@ def test_nothing_is_left_running(
         pids = [int(pid) for path in children for pid in path.read_text().split()]
         assert len(pids) == 2  # the machine and the router
         process.send_signal(sent)
-        assert process.wait(30) == code
-    end = time.monotonic() + 10
+        assert process.wait(120) == code
+    end = time.monotonic() + 60
     while any(Path(f"/proc/{pid}/exe").exists() for pid in pids) and time.monotonic() < end:
         time.sleep(0.1)
     assert not any(Path(f"/proc/{pid}/exe").exists() for pid in pids)
@@ -135,12 +138,12 @@ def test_a_terminal_is_the_console(tiny: Path, environment: dict[str, str]) -> N
         os.write(ours, b"echo he''ard hello\r")
         read_until(ours, b"heard hello")
         os.write(ours, b"\x1d")
-        assert process.wait(30) == 0
+        assert process.wait(120) == 0
     os.close(ours)
 
 
 def read_until(handle: int, text: bytes) -> None:
-    said, end = b"", time.monotonic() + 60
+    said, end = b"", time.monotonic() + 240
     while text not in said:
         assert time.monotonic() < end, said
         if select.select([handle], [], [], 1)[0]:

@@ -226,7 +226,7 @@ def announcer_dies() -> None:
     time.sleep(1)
     os.kill(parent, 9)
     os.waitpid(parent, 0)
-    end = time.monotonic() + 5
+    end = time.monotonic() + 60
     while alive(child):
         assert time.monotonic() < end, "it outlives its parent"
         time.sleep(0.1)

@@ -114,7 +114,7 @@ class Host:
     def leader(self) -> int:
         """Its process 1, as this machine numbers it."""
         if not self._leader or not Path(f"/proc/{self._leader}/root/etc").exists():
-            end = time.monotonic() + 30
+            end = time.monotonic() + 120
             while not (found := self._find_leader()):
                 assert time.monotonic() < end, self.log.read_text()
                 time.sleep(0.02)
@@ -164,7 +164,7 @@ class Host:
         found: dict[str, Any] = json.loads(self.text("var/lib/k3s-bake/state.json") or "{}")
         return found
 
-    def until(self, phase: str, reason: str = "", seconds: float = 90) -> str:
+    def until(self, phase: str, reason: str = "", seconds: float = 240) -> str:
         """The status file, when the agent has said so since power-on, or since the last ``until``."""
         words = f": {phase}" + (f" ({reason})" if reason else "")
 

@@ -167,13 +167,13 @@ def test_a_rolling_upgrade_and_one_that_is_taken_back(
 
     def upgrade(path: Path, version: str, *more: str) -> Done:
         path.chmod(0o755)
-        how = ("--k3s", path, "--k3s-version", version, "--airgap", "none", "--timeout", "20", "--json")
+        how = ("--k3s", path, "--k3s-version", version, "--airgap", "none", "--json")
         return operator("upgrade", "--file", file, *how, *more)
 
     done = upgrade(newer, "v1.35.1+k3s1")
     assert done.code == 0, done.err + done.out
     assert master.run("k3s kubectl get nodes").count("v1.35.1+k3s1") == 3
-    failed = upgrade(broken, "v1.36.0+k3s1", "--at-once", "1")
+    failed = upgrade(broken, "v1.36.0+k3s1", "--at-once", "1", "--timeout", "30")
     assert failed.code == 1, failed.out
     found = outcomes(failed)
     assert found[master.address]["error"] == ""

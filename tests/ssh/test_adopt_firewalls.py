@@ -104,7 +104,7 @@ def knocking(lan: Lan, hosts: list[Host]) -> Iterator[Callable[[], str]]:
 
         def told() -> str:
             os.killpg(process.pid, signal.SIGKILL)  # nsenter, and Python below it
-            return process.communicate(timeout=10)[0]
+            return process.communicate(timeout=120)[0]
 
         try:
             yield told

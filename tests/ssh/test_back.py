@@ -137,7 +137,7 @@ def test_ctrl_c_says_how_far_a_reset_is(machines: Machines, adopt: Operator, sta
             wait(lambda: worker.state().get("phase") == "asking", 60, lambda: "nobody asks")
             (child,) = children(process.pid)  # of which nsenter tells how it ended
             os.kill(child, signal.SIGINT)
-            out, err = process.communicate(timeout=30)
+            out, err = process.communicate(timeout=120)
         assert process.returncode == 130
         assert "Traceback" not in err
         if more:
