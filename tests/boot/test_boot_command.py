@@ -98,35 +98,35 @@ def test_a_machine_of_its_own(tiny: Path) -> None:
         one, two = lab.machine("tiny"), lab.machine("tiny.img#2")
         one.clock = "2019-01-01T00:00:00"
         one.power_on()
-        one.until("sysrq: Resetting", 60)
-        one.until("searching", 60)
+        one.until("sysrq: Resetting")
+        one.until("searching")
         assert urllib.request.urlopen(f"http://127.0.0.1:{port}/").read() == b"a tiny node\n"
 
         one.power_off()  # the card has kept what the first boot wrote
         assert not one.is_on
         assert "init=/sbin/first" not in one.cmdline
         two.power_on()
-        two.until("sysrq: Resetting", 60)
-        two.until("searching", 60)
+        two.until("sysrq: Resetting")
+        two.until("searching")
         two.port.plugged = False
         one.power_on()
-        assert "Resetting" not in one.until("searching", 60)
+        assert "Resetting" not in one.until("searching")
         one.type(b"busybox date -u +on-%Y; echo it is `busybox cat /proc/device-tree/serial-number`.\n")
-        one.until("on-2019", 10)
-        one.until(r"it is 0000000000000001\.", 10)
+        one.until("on-2019")
+        one.until(r"it is 0000000000000001\.")
         with pytest.raises(WorkFailed, match="did not say"):
             one.until("joined", 5)
         two.type(b"busybox poweroff -f\n")
         with pytest.raises(WorkFailed, match="before it went off"):
-            two.until("never", 30)
+            two.until("never")
         assert not two.is_on
 
         two.port.plugged = True
         two.power_on()
-        one.until("joined", 60)
-        two.until("joined", 60)
+        one.until("joined")
+        two.until("joined")
         two.type(b"busybox wget -q -O - http://10.9.0.10/\n")  # no router comes between
-        two.until("a tiny node", 20)
+        two.until("a tiny node")
 
 
 def test_a_terminal_is_the_console(tiny: Path, environment: dict[str, str]) -> None:
