@@ -26,6 +26,7 @@ from firstboot.contract import (
     STATE,
     UNIT,
 )
+from firstboot.errors import WorkFailed
 from firstboot.programs import run
 
 _SOCKET = "k3s-bake-helper.socket"
@@ -38,16 +39,18 @@ _MADE = (
     *(K3S_AGENT_TOKEN, K3S_PASSWORD, K3S_TOKEN, "/etc/rancher/k3s/k3s.yaml"),
 )
 _DATA = "/var/lib/rancher/k3s"
-_IMAGES = f"{_DATA}/agent/images"
+_PEOPLES = (
+    f"{_DATA}/agent/images",
+    f"{_DATA}/storage",
+    *(f"{_DATA}/server/{name}" for name in ("manifests", "db/snapshots")),
+)
+"""Put there by people and their programs: images, volumes of the local-path storage, manifests, snapshots."""
 _FOLDERS = (_DATA, "/var/lib/kubelet", "/run/k3s", "/run/flannel", "/var/lib/cni")
 _EMPTY = (
     *("/etc/rancher/node", "/etc/rancher/k3s/config.yaml.d", "/etc/rancher/k3s", "/etc/rancher"),
     "/var/lib/rancher",
 )
-_MOUNTED = (
-    *("/run/k3s", "/run/netns/cni-", f"{_DATA}/"),  # the folder itself may be somebody's disk
-    *("/var/lib/kubelet/pods", "/var/lib/kubelet/plugins"),
-)
+_NETWORKS = "/run/netns/cni-"
 _LINKS = ("cni0", "flannel.1", "flannel-v6.1", "kube-ipvs0", "flannel-wg")
 _RULES = re.compile(r"KUBE-|CNI-|flannel", re.IGNORECASE)
 """As k3s-killall.sh of K3s's own installer chooses them."""
@@ -64,7 +67,8 @@ def stop(*, for_good: bool = True) -> None:
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGKILL)
     for place in reversed(list(_mounts())):
-        run(["umount", "--lazy", place], limit=20)
+        if place.startswith(_NETWORKS) or _is_ours(place, "/", () if for_good else _PEOPLES):
+            run(["umount", "--lazy", place], limit=20)
     for name in _LINKS:
         run(["ip", "link", "delete", name], limit=20)
     for program in ("iptables", "ip6tables"):
@@ -76,11 +80,12 @@ def stop(*, for_good: bool = True) -> None:
 
 
 def remove(root: str = "/") -> None:
-    """Files and folders of a node that has been stopped."""
+    """Files and folders of a node that has been stopped. Raises as ``clear``."""
+    _refuse_mounted(root)
     _delete(root, (*_BROUGHT, *_MADE))
     for path in _FOLDERS:
-        shutil.rmtree(str(Path(root, path[1:])), ignore_errors=True)
-    for path in _EMPTY:
+        _empty(Path(root, path[1:]), [])
+    for path in (*_FOLDERS, *_EMPTY):
         with contextlib.suppress(OSError):  # it holds what is not ours
             Path(root, path[1:]).rmdir()
 
@@ -89,14 +94,18 @@ def clear(root: str = "/", *, leads: bool = False) -> None:
     """What K3s and the agent have made, on a node that has been stopped; what they were given stays.
 
     Of a master that ``leads`` a token was given, too. A cluster in a datastore elsewhere outlives this, and
-    opens with its master's token alone. OSError for what does not go: K3s would start with it.
+    opens with its master's token alone. OSError for what does not go: K3s would start with it. WorkFailed
+    where something is mounted in it still.
     """
-    kept = [_IMAGES, *([K3S_TOKEN] if leads else [])]
+    _refuse_mounted(root, _PEOPLES)
+    kept = [*_PEOPLES, *([K3S_TOKEN] if leads else [])]
     if Path(root, K3S_DATASTORE[1:]).exists():
         kept += [K3S_TOKEN, K3S_AGENT_TOKEN, K3S_PASSWORD, kubernetes.SERVER_TOKEN]
     _delete(root, [path for path in _MADE if path not in kept])
     for folder in _FOLDERS:
-        _empty(Path(root, folder[1:]), [Path(root, path[1:]) for path in kept])
+        _empty(
+            Path(root, folder[1:]), [path for path in (Path(root, one[1:]) for one in kept) if path.exists()]
+        )
 
 
 def begin() -> None:
@@ -142,9 +151,26 @@ def _containers() -> Iterator[int]:
             tree += map(int, text.split())
 
 
+def _refuse_mounted(root: str, kept: Sequence[str] = ()) -> None:
+    """WorkFailed where something is mounted in what is to be deleted: a volume would be emptied with it."""
+    for place in _mounts():
+        if _is_ours(place, root, kept):
+            raise WorkFailed(f"{place} is mounted there still", f"sudo umount {place}, then run it again.")
+
+
+def _is_ours(place: str, root: str, kept: Sequence[str]) -> bool:
+    """Mounted below a folder of K3s's, which may be a link to a larger disk, or the disk's mount point."""
+
+    def is_in(folder: str, *, itself: bool) -> bool:
+        real = os.path.realpath(str(Path(root, folder[1:])))
+        return place.startswith(f"{real}/") or (itself and place == real)
+
+    is_kept = any(is_in(folder, itself=True) for folder in kept)
+    return not is_kept and any(is_in(folder, itself=False) for folder in _FOLDERS)
+
+
 def _mounts() -> Iterator[str]:
     with contextlib.suppress(OSError):
         for line in Path("/proc/mounts").read_text(encoding="utf-8", errors="surrogateescape").splitlines():
-            place = line.split()[1]
-            if place.startswith(_MOUNTED):
-                yield place
+            # Blanks and their like are written as three octal digits there.
+            yield re.sub(r"\\([0-7]{3})", lambda found: chr(int(found.group(1), 8)), line.split()[1])

@@ -34,7 +34,7 @@ def of_file(file: ClusterFile, jump: str | None = None) -> list[Candidate]:
 
 
 def refuse_twice(found: Sequence[Candidate]) -> None:
-    places = [(one.login.host, one.login.port, one.login.jump) for one in found]
+    places = [one.login.place for one in found]
     for one, place in zip(found, places, strict=True):
         if places.count(place) > 1:
             raise UserError(f"{one.login.host} is named more than once", "A machine is one node.")

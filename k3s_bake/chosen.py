@@ -45,7 +45,7 @@ def chosen(
     if not nodes:
         raise UserError("which machines?", "Name them, or --file with --all.")
     refuse_twice(nodes)
-    if kept and kept.login.host in [one.login.host for one in nodes]:
+    if kept and kept.login.place in [one.login.place for one in nodes]:
         raise UserError(f"{kept.login} is named as the master that stays, too", "--master names another one.")
     masters = [one for one in listed if one.role is Role.MASTER and one not in nodes]
     keeper = kept or next(iter(masters), None)
@@ -61,10 +61,7 @@ def _one(
             return one
     login = behind(word, jump)
     for one in listed:
-        if (login.host, login.port) == (one.login.host, one.login.port) and login.user in (
-            None,
-            one.login.user,
-        ):
+        if login.place == one.login.place and login.user in (None, one.login.user):
             return one
     if file:
         raise UserError(f"the cluster file has no node {word} with a host", "Its name or its host names one.")

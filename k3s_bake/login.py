@@ -40,6 +40,11 @@ class Login:
         return cls(host, user or None, int(port) if port else None)
 
     @property
+    def place(self) -> tuple[str, int | None]:
+        """What tells machines apart: nodes of a cluster cannot have one address, whoever they are behind."""
+        return self.host, self.port
+
+    @property
     def command(self) -> str:
         """ssh's, for a person to type."""
         jump = f"-J {','.join(map(str, self.jump))} " if self.jump else ""
