@@ -46,6 +46,8 @@ class Candidate:
     name: str | None = None
     values: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """Further values of NodeSpec."""
+    cluster: str | None = None
+    """Where a cluster.toml names it."""
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,12 @@
 """Nodes on their way back: out of their cluster, or to what they were. An answer or an error for each."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bake.spec import Role
-from firstboot.contract import CONFIG, HOST_KEY, JOIN_KEY, K3S_DATASTORE, NodeConfig
+from firstboot.contract import CONFIG, HOST_KEY, JOIN_KEY, K3S_DATASTORE
 from firstboot.errors import UserError, WorkFailed
 from k3s_bake import ssh
 from k3s_bake.adopt import Candidate, How, Looked, Machine, Outcome
@@ -15,7 +15,28 @@ from k3s_bake.found import snapshot_of
 from k3s_bake.login import Login
 
 INTERRUPTED = 130
+Sure = Callable[[str], Awaitable[bool]]
+"""Whether the person means the master of that name, whose cluster's data will be gone."""
 SECRETS = (JOIN_KEY, HOST_KEY, K3S_DATASTORE)
+
+
+@dataclass(frozen=True)
+class Keeper:
+    """The master that stays."""
+
+    remote: ssh.Remote
+    looked: Looked
+
+    def check(self, machine: Machine) -> None:
+        """UserError where it is that machine itself, or the master of another cluster."""
+        if self.looked.machine["boot_id"] == machine.looked.machine["boot_id"]:
+            raise UserError("it is the master that is to stay", "--master names another one.")
+        own, other = machine.looked.config, self.looked.config
+        if own and other and own.cluster != other.cluster:
+            raise UserError(
+                f"it is of the cluster {own.cluster}, and {self.looked.name} a master of {other.cluster}",
+                "--master names one of its own cluster.",
+            )
 
 
 class Back(Crew):
@@ -40,8 +61,11 @@ class Back(Crew):
         self._answers[str(machine.candidate.login)] = answer
         machine.tell(phase)
 
-    async def undo(self) -> None:
+    async def undo(self, sure: Sure) -> None:
         async def one(machine: Machine) -> None:
+            await look(machine, is_node=False)
+            if machine.looked.machine["k3s"] and holds_cluster(machine):
+                await require(sure, machine)
             machine.tell("going back")
             self.done(machine, "as it was", await machine.remote.call("undo"))
 
@@ -56,23 +80,25 @@ class Back(Crew):
 
             async def one(machine: Machine) -> None:
                 await look(machine)
-                drained = await leave(machine, keeper, "leave")
+                keeper.check(machine)
+                drained = await leave(machine, keeper.remote, "leave")
                 self.done(machine, "removed", {"name": machine.outcome.name, "drained": drained})
 
             await self.log_in(stack, one)
 
-    async def keeper(self, master: Login, stack: AsyncExitStack) -> ssh.Remote | None:
-        """The master that stays; None where it is not to be had: then each has failed."""
+    async def keeper(self, master: Login, stack: AsyncExitStack) -> Keeper | None:
+        """None where it is not to be had: then each has failed."""
         try:
             jumps = await stack.enter_async_context(self.how.jumps)
             found = await ssh.opened(master, self.how.person, accept_new=self.how.accept_new, jumps=jumps)
             stack.push_async_callback(found.close)
             if (await found.call("nodes"))["nodes"] is None:
                 raise WorkFailed("its Kubernetes does not answer", "Is it a master, and does its K3s run?")
+            answer = await found.call("look", probes=[[CONFIG, "content"]])
         except UserError as error:
             self.fail_all(type(error)(f"{master}: {error.message}", error.hint))
             return None
-        return found
+        return Keeper(found, Looked(snapshot_of(answer["nodes"]), answer["machine"]))
 
     def fail_all(self, error: UserError) -> None:
         """All that have not failed by themselves."""
@@ -81,29 +107,50 @@ class Back(Crew):
                 self.fail(at, error)
 
 
-async def look(machine: Machine) -> NodeConfig:
-    """What it is, and its name. UserError where it is no node of ours."""
+async def look(machine: Machine, *, is_node: bool = True) -> None:
+    """What it is, and its name. UserError where it is another than a cluster.toml says, and where it is no
+    node of ours, unless that is all right."""
     machine.tell("looking")
     answer = await machine.remote.call(
         "look", probes=[[CONFIG, "content"], *([p, "digest"] for p in SECRETS)]
     )
     machine.looked = Looked(snapshot_of(answer["nodes"]), answer["machine"])
-    config = machine.looked.config
-    if config is None:
+    config, named = machine.looked.config, machine.candidate
+    if config is None and is_node:
         raise UserError("no agent of ours has run there", "Is it a node at all?")
-    machine.outcome.name = machine.looked.name
-    machine.candidate = replace(machine.candidate, role=Role(config.role))
-    return config
+    name, hint = machine.looked.name, "Is the host right in the file?"
+    if named.name and machine.looked.machine["ours"] and name != named.name:
+        raise UserError(f"it is called {name}, not {named.name}", hint)
+    if config:
+        if named.cluster not in (None, config.cluster):
+            raise UserError(f"it is of the cluster {config.cluster}, not of {named.cluster}", hint)
+        machine.candidate = replace(named, role=Role(config.role))
+    machine.outcome.name = name
+
+
+def leads(machine: Machine) -> bool:
+    """Whether it is the master that began its cluster."""
+    config = machine.looked.config
+    return config is not None and not config.joins
+
+
+def holds_cluster(machine: Machine) -> bool:
+    """Whether its cluster's data are on it; others may have them, too."""
+    return leads(machine) and machine.looked.found.get(K3S_DATASTORE) is None
+
+
+async def require(sure: Sure, machine: Machine) -> None:
+    """UserError where the person does not mean it."""
+    if not await sure(machine.outcome.name):
+        raise UserError("all of its cluster's data would be gone", "--yes deletes them.")
 
 
 async def leave(machine: Machine, keeper: ssh.Remote, verb: str) -> bool:
     """Its pods go elsewhere, then it is off, and its cluster forgets it. ``verb``: leave or reset.
 
-    Whether all pods could go. UserError where it is the keeper itself, WorkFailed where it is not forgotten.
+    Whether all pods could go. WorkFailed where it is not forgotten.
     """
     name = machine.outcome.name
-    if (await keeper.call("state"))["boot_id"] == machine.looked.machine["boot_id"]:
-        raise UserError("it is the master that is to stay", "--master names another one.")
     machine.tell("draining")
     drained = bool((await keeper.call("drain", name=name))["drained"])
     if machine.candidate.role is Role.MASTER:  # while its etcd still votes: one of two alone decides nothing

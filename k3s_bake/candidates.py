@@ -51,4 +51,4 @@ def _candidate(node: NodeEntry, file: ClusterFile, jump: str | None) -> Candidat
     user = node.user or file.user
     login = behind(f"{user}@{node.host}" if user else str(node.host), jump)
     kept = {key: value for key, value in values.items() if key not in _OF_IMAGES}
-    return Candidate(login, node.role, node.name, kept)
+    return Candidate(login, node.role, node.name, kept, file.name)

@@ -6,22 +6,19 @@ starts the cluster before those that join it, and workers last: they need its ne
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 
 from bake.spec import Role
 from firstboot.contract import HOST_KEY, JOIN_KEY, K3S_DATASTORE
 from firstboot.errors import UserError, WorkFailed
-from k3s_bake import back, ssh
+from k3s_bake import back
 from k3s_bake.adopt import Candidate, How, Machine
-from k3s_bake.back import Back
+from k3s_bake.back import Back, Keeper, Sure, holds_cluster, leads
 from k3s_bake.login import Login
 
 _MASTERS = {"control-plane", "master", "etcd"}
 """Roles, as Kubernetes calls them."""
-
-Sure = Callable[[str], Awaitable[bool]]
-"""Whether the person means the master of that name, whose cluster's data will be gone."""
 
 
 class Reset(Back):
@@ -30,7 +27,7 @@ class Reset(Back):
         self.leads: list[str] = []
         """Names of the masters that begin a new cluster each."""
         self._master, self._sure = master, sure
-        self._keeper: ssh.Remote | None = None
+        self._keeper: Keeper | None = None
 
     async def run(self) -> None:
         async with AsyncExitStack() as stack:
@@ -53,32 +50,33 @@ class Reset(Back):
     # before anything is changed
 
     async def _look(self, machine: Machine) -> None:
-        config = await back.look(machine)
-        if machine.looked.found.get(JOIN_KEY if config.joins else HOST_KEY) is None:
+        await back.look(machine)
+        if machine.looked.found.get(HOST_KEY if leads(machine) else JOIN_KEY) is None:
             raise UserError("it has no credential any more", "k3s-bake adopt takes it in again.")
         machine.tell("looked")
 
     async def _check(self, machine: Machine) -> None:
         """UserError with what speaks against it. A datastore elsewhere keeps a cluster that has no etcd."""
+        if self._keeper is not None:
+            self._keeper.check(machine)
         if machine.looked.found.get(K3S_DATASTORE) is not None:
             return
-        if _leads(machine):
+        if leads(machine):
             others = await self._other_masters(machine)
             if others:
                 raise UserError(
                     f"it would begin a second cluster: {', '.join(others)} would go on with the first",
                     "Reset all of them; or 'k3s-bake remove' it, 'undo' it, and adopt it, another first.",
                 )
-            if not await self._sure(machine.outcome.name):
-                raise UserError("all of its cluster's data would be gone", "--yes deletes them.")
-        elif machine.candidate.role is Role.MASTER and not (self._keeper or any(map(_leads, self._all()))):
+            await back.require(self._sure, machine)
+        elif machine.candidate.role is Role.MASTER and not (self._keeper or any(map(leads, self._all()))):
             raise UserError(
                 "the other masters have to forget it, or etcd counts on it", "--master names one that stays."
             )
 
     async def _other_masters(self, machine: Machine) -> list[str]:
         """Of its cluster, that are not reset; none where nobody says."""
-        asked = [remote for remote in (machine.remote, self._keeper) if remote]
+        asked = [machine.remote, *([self._keeper.remote] if self._keeper else [])]
         answers = [(await remote.call("nodes"))["nodes"] or [] for remote in asked]
         named = {outcome.name for outcome in self.outcomes}
         found = {node["name"] for nodes in answers for node in nodes if _MASTERS & set(node["roles"])}
@@ -91,7 +89,7 @@ class Reset(Back):
         """Whoever is reset at the same time."""
         every = list(self.machines.items())
         masters = [one for one in every if one[1].candidate.role is Role.MASTER]
-        for one in sorted(masters, key=lambda one: not _leads(one[1])):
+        for one in sorted(masters, key=lambda one: not leads(one[1])):
             yield [one]
         workers = [one for one in every if one not in masters]
         if workers:
@@ -103,12 +101,12 @@ class Reset(Back):
         answer: dict[str, object] = {"name": machine.outcome.name}
         begun = time.monotonic()
         if self._keeper is not None:
-            answer["drained"] = await back.leave(machine, self._keeper, "reset")
+            answer["drained"] = await back.leave(machine, self._keeper.remote, "reset")
         else:
             machine.tell("leaving")
             await machine.remote.call("reset")
         await machine.remote.call("begin")
-        if _leads(machine) and machine.looked.found.get(K3S_DATASTORE) is None:
+        if holds_cluster(machine):
             self.leads.append(machine.outcome.name)
         answer["reset_seconds"] = round(time.monotonic() - begun, 3)
         if self.how.wait:
@@ -116,8 +114,3 @@ class Reset(Back):
             await machine.joined()
             answer["ready_seconds"] = round(time.monotonic() - begun, 3)
         self.done(machine, "joined" if self.how.wait else "reset", answer | {"ready": self.how.wait or None})
-
-
-def _leads(machine: Machine) -> bool:
-    config = machine.looked.config
-    return config is not None and not config.joins

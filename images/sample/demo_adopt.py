@@ -49,7 +49,7 @@ def adopt(lan: Lan, base: Path, person: Person) -> None:
         ("Are they fit?", ["preflight", *logins, "--accept-new"]),
         ("Make them a cluster:", ["adopt", *logins, *_PARTS]),
         ("Once more, which changes nothing:", ["adopt", *logins, *_PARTS]),
-        ("As they were before:", ["undo", master, *workers]),
+        ("As they were before:", ["undo", "--yes", master, *workers]),
     ):
         print(f"\n{title}\n$ k3s-bake {' '.join(map(str, words))}", flush=True)
         command = lan.inside(CLI, *map(str, words))

@@ -10,10 +10,12 @@ import click
 
 from bake import cluster_file
 from k3s_bake import report
-from k3s_bake.back import Back
+from k3s_bake.back import Back, Sure
 from k3s_bake.chosen import Chosen, chosen
 from k3s_bake.cli.operator_options import jump_option
+from k3s_bake.cli.terminal import Terminal
 from k3s_bake.fleet_report import Lines
+from k3s_bake.login import asked
 
 F = TypeVar("F", bound=Callable[..., Any])
 _OPTIONS = (
@@ -27,6 +29,18 @@ _OPTIONS = (
     click.option("--accept-new", is_flag=True, help="Trust hosts that are seen for the first time."),
     click.option("--json", "as_json", is_flag=True, help="For programs."),
 )
+
+
+yes_option = click.option("--yes", is_flag=True, help="Do not ask, whatever will be gone.")
+
+
+def sure(person: Terminal, *, yes: bool) -> Sure:
+    """Asks for a master's name, whose cluster's data will be gone."""
+
+    async def typed(name: str) -> bool:
+        return yes or await asked(person.types, f"All data of {name}'s cluster will be gone.", name)
+
+    return typed
 
 
 def nodes_options(command: F) -> F:

@@ -11,7 +11,6 @@ from k3s_bake.adopt import How
 from k3s_bake.cli import leaving
 from k3s_bake.cli.log import lines_of
 from k3s_bake.cli.terminal import Terminal
-from k3s_bake.login import asked
 from k3s_bake.reset import Reset
 
 
@@ -24,7 +23,7 @@ from k3s_bake.reset import Reset
     help="A master that stays: pods are moved, and it forgets the node, which joins the sooner."
     "  [default: the first of --file that stays]",
 )
-@click.option("--yes", is_flag=True, help="Delete a cluster's data, too: do not ask for its master's name.")
+@leaving.yes_option
 @click.option("--wait/--no-wait", default=True, help="Until each is Ready.  [default: wait]")
 @click.option(
     "--timeout", type=click.FloatRange(1), default=600.0, show_default=True, help="Seconds until Ready."
@@ -50,10 +49,6 @@ def reset(
     """
     found = leaving.named(logins, file, given["jump"], every=every, master=master)
     person, lines = Terminal(), lines_of("reset", quiet=given["as_json"])
-
-    async def sure(name: str) -> bool:
-        return yes or await asked(person.types, f"All data of {name}'s cluster will be gone.", name)
-
     how = How(
         person,
         accept_new=given["accept_new"],
@@ -61,7 +56,7 @@ def reset(
         timeout=given["timeout"],
         told=lines.told,
     )
-    nodes = Reset(found.nodes, how, found.keeper, sure)
+    nodes = Reset(found.nodes, how, found.keeper, leaving.sure(person, yes=yes))
     leaving.run(nodes, nodes.run(), lines, _words)
     if nodes.leads and not lines.quiet:
         report.console(stderr=True).print(report.shown(_others(nodes.leads)))

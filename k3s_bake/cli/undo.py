@@ -17,29 +17,32 @@ from k3s_bake.cli.terminal import Terminal
 
 @click.command()
 @leaving.nodes_options
-@click.option("--yes", is_flag=True, help="Do not ask, where all nodes of a file are meant.")
+@leaving.yes_option
 def undo(
     logins: Sequence[str], file: Path | None, jump: str | None, accept_new: bool, as_json: bool, yes: bool
 ) -> None:
     """Make machines what they were before they were adopted: K3s gone, each file put back.
 
     What a person has changed since is left alone, and named. The cluster still lists the node, as NotReady:
-    'k3s-bake remove' first takes it out. A LOGIN is [user@]host[:port], or a Host of ~/.ssh/config; without
-    one, every node of --file is meant.
+    'k3s-bake remove' first takes it out. Of a master that began its cluster all of the CLUSTER'S DATA are
+    deleted: its name is to be typed, or --yes.
+
+    A LOGIN is [user@]host[:port], or a Host of ~/.ssh/config; without one, every node of --file is meant.
 
     \b
     Examples:
       k3s-bake undo pi@10.0.0.3
       k3s-bake undo pi@10.0.0.3 pi@10.0.0.4 --json
-      k3s-bake undo --file cluster.toml
+      k3s-bake undo --file cluster.toml --yes
       k3s-bake undo --file cluster.toml pi-2
     """
     nodes = leaving.named(logins, file, jump, every=bool(file and not logins)).nodes
     if not (logins or yes):
         _ask(f"Undo all {len(nodes)}: {', '.join(one.name or str(one.login) for one in nodes)}?")
     lines = lines_of("undo", quiet=as_json)
-    back = Back(nodes, How(Terminal(), accept_new=accept_new, told=lines.told))
-    leaving.run(back, back.undo(), lines, _undone)
+    person = Terminal()
+    back = Back(nodes, How(person, accept_new=accept_new, told=lines.told))
+    leaving.run(back, back.undo(leaving.sure(person, yes=yes)), lines, _undone)
     leaving.end(back)
 
 
@@ -62,6 +65,7 @@ def remove(
 ) -> None:
     """Take nodes out of their cluster: pods moved, K3s stopped and its data deleted, the node forgotten.
 
+    The data are all that K3s has there, volumes of its local-path storage included.
     The files that make a node stay: 'k3s-bake adopt' takes it in again, 'k3s-bake undo' takes them away.
     A LOGIN is [user@]host[:port], or a Host of ~/.ssh/config.
 

@@ -142,7 +142,7 @@ class Host:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
             check=False,
         )
         assert done.returncode == 0 or not check, f"{self.name}: {script}: {done.stderr}"

@@ -63,7 +63,7 @@ def test_a_master_and_two_workers(machines: Machines, adopt: Operator, operator:
 
     check_what_is_told_of(hosts, operator)
 
-    undone = operator("undo", *(f"pi@{host.address}" for host in hosts))
+    undone = operator("undo", "--yes", *(f"pi@{host.address}" for host in hosts))
     assert undone.code == 0, undone.err + undone.out
     assert [shape(host) for host in hosts] == before
     for host in hosts:

@@ -163,6 +163,6 @@ def test_ports_are_open_behind_each_kind_of_firewall_and_ssh_never_shuts(
         assert (one["pending"], one["failed_commands"], one["problems"]) == ([], [], [])
     check_that_ports_are_open(master, ufw, persistent)
 
-    undone = operator("undo", *(f"pi@{host.address}" for host in hosts))
+    undone = operator("undo", "--yes", *(f"pi@{host.address}" for host in hosts))
     assert undone.code == 0, undone.err + undone.out
     assert [shape(host) for host in hosts] == before

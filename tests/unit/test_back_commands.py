@@ -120,6 +120,11 @@ def test_who_is_chosen_and_who_stays(file: Path) -> None:
     assert hosts(chosen(["pi@10.0.0.4", "a"], None)) == (["pi@10.0.0.4", "a"], None)
 
 
+def test_ports_of_one_host_are_machines_of_their_own() -> None:
+    found = chosen(["pi@gate:2202"], None, master="pi@gate:2201")
+    assert hosts(found) == (["pi@gate:2202"], "pi@gate:2201")
+
+
 def test_through_whom_they_are_reached(file: Path) -> None:
     file.write_text(file.read_text().replace("[cluster]", "[cluster]\njump = 'gate'", 1))
     loaded = cluster_file.load(file)

@@ -13,6 +13,7 @@ from firstboot.remote import _node
 from firstboot.snapshot import File
 from k3s_bake import ssh
 from k3s_bake.adopt import Candidate, How
+from k3s_bake.back import Back
 from k3s_bake.login import Login, Nobody
 from k3s_bake.reset import Reset
 
@@ -38,13 +39,16 @@ class Fake:
         if verb == "look":
             return {"nodes": self._files(), "machine": self._machine()}
         state = {"phase": "joined", "reason": "", "since": 1, "active": True, "name": self.name}
+        if verb == "undo":
+            self.asked.append(f"{self.name} undo")
         return {"drained": True, "done": True, "nodes": self.nodes, "boot_id": self.name, **state}
 
     async def close(self) -> None:
         pass
 
     def _machine(self) -> dict[str, Any]:
-        return {"ours": None, "hostname": self.name, "boot_id": self.name}
+        ours = {"name": self.name, "joined": True}
+        return {"ours": ours, "hostname": "raspberrypi", "boot_id": self.name, "k3s": True}
 
     def _files(self) -> dict[str, Any]:
         file = _node(File(1, 0o600, 0, 0, ""))
@@ -90,7 +94,12 @@ class Cluster:
         nodes: Sequence[Candidate] = [Candidate(Login(name), Role.WORKER) for name in names]
         made = Reset(nodes, How(Nobody()), Login(master) if master else None, sure)
         asyncio.run(made.run())
-        return {name: str(answer.get("error", "")) for name, answer in made.answers.items()}
+        return errors(made)
+
+
+def errors(made: Back) -> dict[str, str]:
+    """Empty for those that were done."""
+    return {name: str(answer.get("error", "")) for name, answer in made.answers.items()}
 
 
 @pytest.fixture
@@ -157,3 +166,46 @@ def test_workers_stay_as_they_were_where_their_master_fails(cluster: Cluster) ->
     cluster.of("m1").nodes = None
     assert cluster.reset("m1", "w1") == {"m1": "broken", "w1": "left as it was"}
     assert cluster.asked == ["m1 reset"]
+
+
+def test_a_master_of_another_cluster_forgets_nobody(cluster: Cluster) -> None:
+    cluster.of("m1").config = NodeConfig("office", "master", joins=False)
+    assert cluster.reset("w1", master="m1") == {"w1": "it is of the cluster home, and m1 a master of office"}
+    removed = Back([Candidate(Login("w1"), Role.WORKER)], How(Nobody()))
+    asyncio.run(removed.remove(Login("m1")))
+    assert errors(removed) == {"w1": "it is of the cluster home, and m1 a master of office"}
+    assert cluster.asked == []
+
+
+@pytest.mark.parametrize(
+    ("name", "of", "told"),
+    [
+        ("w2", "home", "it is called w1, not w2"),
+        ("w1", "office", "it is of the cluster home, not of office"),
+        ("w1", "home", ""),
+    ],
+)
+def test_another_node_than_the_file_names_is_left_alone(
+    cluster: Cluster, name: str, of: str, told: str
+) -> None:
+    back = Back([Candidate(Login("w1"), Role.WORKER, name, cluster=of)], How(Nobody()))
+    asyncio.run(back.undo(lambda _: asyncio.sleep(0, True)))
+    assert errors(back) == {"w1": told}
+    assert cluster.asked == ([] if told else ["w1 undo"])
+
+
+@pytest.mark.parametrize("sure", [False, True])
+def test_the_data_of_a_cluster_are_undone_by_who_means_it(cluster: Cluster, sure: bool) -> None:
+    names = ("m1", "m2", "w1")
+    back = Back([Candidate(Login(name), Role.WORKER) for name in names], How(Nobody()))
+    asyncio.run(back.undo(lambda _: asyncio.sleep(0, sure)))
+    told = "" if sure else "all of its cluster's data would be gone"
+    assert errors(back) == {"m1": told, "m2": "", "w1": ""}
+    assert set(cluster.asked) == {f"{name} undo" for name in names if sure or name != "m1"}
+
+
+def test_a_machine_whose_adoption_was_cut_off_goes_back_without_a_question(cluster: Cluster) -> None:
+    cluster.of("m1").config = None
+    back = Back([Candidate(Login("m1"), Role.MASTER)], How(Nobody()))
+    asyncio.run(back.undo(lambda _: asyncio.sleep(0, False)))
+    assert errors(back) == {"m1": ""}
