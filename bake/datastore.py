@@ -76,6 +76,14 @@ class ExternalDatastore:
         listed = re.sub("https?://", "", found["places"]).split(",") if found else []
         return tuple(_place(text, _PORTS.get(scheme, 0)) for text in listed)
 
+    @property
+    def state(self) -> tuple[str, frozenset[tuple[str, int]], str]:
+        """Where what it keeps is, whoever asks for it and how: another value is another cluster's state."""
+        scheme, _, rest = self.url.partition("://")
+        _, _, database = rest.partition("?")[0].rpartition("@")[2].partition("/")
+        # Where none is named kine takes this one; of an etcd the rest of the list is no database.
+        return scheme, frozenset(self.places), "" if self.is_etcd else database or "kubernetes"
+
 
 def _place(text: str, default: int) -> tuple[str, int]:
     found = re.fullmatch(rf"({_HOST})(?::([0-9]+))?", text)

@@ -109,9 +109,9 @@ def switched(
     if isinstance(wanted, ExternalDatastore) and machine["etcd"]:
         message = "K3s keeps to the etcd of its own that it has on its disk, whatever datastore it is given"
         return [Problem("datastore", message, "k3s-bake undo takes it away, with all that it holds.")]
-    kinds = [isinstance(one, ExternalDatastore) for one in (before, wanted)]
+    states = [one.state if isinstance(one, ExternalDatastore) else None for one in (before, wanted)]
     has_joined = bool(machine["ours"] and machine["ours"]["joined"])
-    if kinds[0] == kinds[1] or not has_joined or take_over:
+    if states[0] == states[1] or not has_joined or take_over:
         return []
     message = f"the cluster's state is in {_called(before)}, and does not move to {_called(wanted)}"
     return [Problem("datastore", message, "--take-over begins with what is there: what runs now is lost.")]

@@ -200,7 +200,12 @@ def test_who_joins_needs_no_etcd_where_a_database_is_shared() -> None:
         (Datastore.SQLITE, EXTERNAL, {"ours": {"joined": False}}, ""),
         (Datastore.SQLITE, EXTERNAL, {"ours": None}, ""),
         (Datastore.SQLITE, Datastore.ETCD, {}, ""),
-        (EXTERNAL, ExternalDatastore("mysql://k3s@tcp(db)/k3s"), {}, ""),
+        (EXTERNAL, ExternalDatastore("mysql://k3s@tcp(10.0.0.9:5432)/k3s"), {}, "does not move to mysql"),
+        (EXTERNAL, ExternalDatastore(URL.replace("10.0.0.9", "10.0.0.8")), {}, "does not move to postgres"),
+        (EXTERNAL, ExternalDatastore("postgres://k3s@10.0.0.9:5432/other"), {}, "does not move to postgres"),
+        (EXTERNAL, ExternalDatastore("postgres://ann@10.0.0.9/k3s?sslmode=require", "hunter2"), {}, ""),
+        (ExternalDatastore("mysql://k@tcp(b)/"), ExternalDatastore("mysql://k@tcp(b)/kubernetes"), {}, ""),
+        (ExternalDatastore("https://a:1,https://b:2"), ExternalDatastore("https://b:2,https://a:1"), {}, ""),
         (Datastore.ETCD, EXTERNAL, {"etcd": True, "ours": None}, "K3s keeps to the etcd of its own"),
     ],
 )
