@@ -6,11 +6,12 @@ stands in them. What is refused here is never repeated, as a password may be in 
 
 import re
 from dataclasses import dataclass, field
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from firstboot.errors import UserError
 
-_HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])"
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_HOST = rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:.]+\])"
 _PLACE = rf"{_HOST}(?::[0-9]{{1,5}})?"
 _VALUES = r"[A-Za-z0-9._~%=&:,+-]"
 _FORMS = {
@@ -95,7 +96,7 @@ def _place(text: str, default: int) -> tuple[str, int]:
 def _check_url(url: str) -> None:
     scheme, _, rest = url.partition("://")
     known = _OTHER_NAMES.get(scheme, scheme)
-    if ":" in (rest or url).rpartition("@")[0] or _SECRET.search(rest):
+    if ":" in (rest or url).rpartition("@")[0] or _SECRET.search(unquote(rest)):
         raise UserError("secrets do not belong in this file: use datastore_password_file")
     if known not in _FORMS:
         raise UserError("that is no datastore that K3s knows", ", or ".join(_EXAMPLES.values()))

@@ -7,7 +7,7 @@ import hashlib
 import struct
 import zlib
 from pathlib import Path
-from typing import BinaryIO, Iterator
+from typing import BinaryIO, Iterator, Tuple
 
 from firstboot.errors import WorkFailed
 
@@ -15,6 +15,8 @@ PIECE = struct.Struct("!II")
 """Before a piece: its bytes, and those on the wire, which are compressed where the two differ."""
 
 _CHUNK = 1 << 20
+_MOST = 16 << 20
+"""Bytes of a piece: the sender's have less."""
 
 
 def keep(stdin: BinaryIO, place: Path, sha256: str, size: int, offset: int, packed: bool) -> None:
@@ -28,28 +30,46 @@ def keep(stdin: BinaryIO, place: Path, sha256: str, size: int, offset: int, pack
         with place.open("r+b" if place.is_file() else "wb") as target:
             target.truncate(offset)
             target.seek(offset)
-            for piece in pieces:
-                target.write(piece)
+            for piece, length in pieces:
+                target.write(piece if len(piece) == length else _unpacked(piece, length))
     finally:
         for _ in pieces:  # they are on their way
             pass
     if sha256_of(place) != sha256:
         place.unlink()
-        raise WorkFailed("a file arrived damaged", "Run it again.")
+        raise _damaged()
 
 
-def _pieces(stdin: BinaryIO, left: int, packed: bool) -> Iterator[bytes]:
-    while left:
+def _pieces(stdin: BinaryIO, left: int, packed: bool) -> Iterator[Tuple[bytes, int]]:
+    """Each as it is on the wire, and how many bytes it is then."""
+    while left > 0:
         size, there = min(left, _CHUNK), min(left, _CHUNK)
         if packed:
             head = stdin.read(PIECE.size)
             size, there = PIECE.unpack(head) if len(head) == PIECE.size else (0, 0)
+            if size > min(left, _MOST) or there > size:
+                raise _damaged()
         piece = stdin.read(there)
         if not piece or (packed and len(piece) < there):
             raise WorkFailed("the connection was cut")
-        piece = piece if size == there else zlib.decompress(piece)
-        left -= len(piece)
-        yield piece
+        size = size if packed else len(piece)
+        left -= size
+        yield piece, size
+
+
+def _unpacked(piece: bytes, size: int) -> bytes:
+    unpacking = zlib.decompressobj()
+    try:
+        data = unpacking.decompress(piece, size + 1)
+    except zlib.error as error:
+        raise _damaged() from error
+    if len(data) != size or not unpacking.eof:
+        raise _damaged()
+    return data
+
+
+def _damaged() -> WorkFailed:
+    return WorkFailed("a file arrived damaged", "Run it again.")
 
 
 def sha256_of(path: Path) -> str:

@@ -96,8 +96,8 @@ def _connected(address: str, port: int) -> str:
         socket.create_connection((address, port), _LIMIT).close()
     except socket.timeout:
         return "no answer"
-    except OSError as error:
-        return str(error.strerror or error).lower()
+    except (OSError, ValueError) as error:  # a name that is none in DNS is a UnicodeError
+        return str(getattr(error, "strerror", None) or error).lower()
     return ""
 
 

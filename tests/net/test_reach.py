@@ -20,3 +20,8 @@ def test_places_that_take_no_connection_are_told_with_the_reason() -> None:
 def test_a_name_that_nobody_knows() -> None:
     (why,) = call_all([("nobody.invalid", 5432)]).values()
     assert why
+
+
+def test_a_name_that_none_can_be_is_told_and_holds_up_nothing() -> None:
+    (why,) = call_all([("a..b", 5432)]).values()
+    assert "label" in why

@@ -81,6 +81,28 @@ def test_a_damaged_file_is_refused_and_forgotten(root: Path) -> None:
     assert ask(root, **put, offset=-1) == {"offset": 0}
 
 
+@pytest.mark.parametrize(
+    ("size", "piece"),
+    [(1000, b"no zlib"), (1000, zlib.compress(b"x" * 999)), (1000, zlib.compress(b"x" * 50_000))],
+    ids=["none", "less", "more"],
+)
+def test_a_damaged_piece_is_told_and_what_follows_is_read(root: Path, size: int, piece: bytes) -> None:
+    rest = len(BYTES) - size
+    pieces = PIECE.pack(size, len(piece)) + piece + PIECE.pack(rest, rest) + BYTES[size:]
+    stdin = io.BytesIO(pieces + remote.packed({"verb": "next"}))
+    session = Session(str(root), stdin)
+    request = {"verb": "put", "sha256": SHA256, "size": len(BYTES), "offset": 0, "packed": True}
+    assert "damaged" in session.answer(request)["error"]
+    assert remote.receive(stdin) == {"verb": "next"}
+
+
+@pytest.mark.parametrize(("size", "there"), [(len(BYTES) + 1, 5), (1000, 1001), (0, 5)])
+def test_pieces_that_cannot_be_are_not_waited_for(root: Path, size: int, there: int) -> None:
+    head = PIECE.pack(size, there)
+    put = {"verb": "put", "sha256": SHA256, "size": len(BYTES), "packed": True}
+    assert "damaged" in ask(root, head + BYTES, **put, offset=0)["error"]
+
+
 @pytest.mark.parametrize("packed", [False, True])
 def test_where_a_file_cannot_be_kept_its_bytes_are_read_all_the_same(root: Path, packed: bool) -> None:
     """Else the next request would be looked for among them."""
