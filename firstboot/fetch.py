@@ -20,6 +20,8 @@ from firstboot.errors import WorkFailed
 Told = Callable[[int], None]
 
 _CHUNK = 1 << 16
+_STARTS = 8
+"""From the beginning, of one file: a server that knows no ranges, and cuts, might never come to the end."""
 _FROM_HERE = "Leave out --fetch node: then it is sent from your machine."
 _GOES_ON = "Run it again: it goes on where it was."
 
@@ -72,11 +74,12 @@ class _Source:
         self._told = told
         self._patience = patience
         self._untold = 0
+        self._starts = 0
         self._spoken = time.monotonic()
 
     def complete(self, place: Path, size: int) -> None:
         """So many bytes are there then."""
-        failed = 0
+        failed, most = 0, _size(place)
         while True:
             self._say()  # even if it is nothing: whoever waits knows that it is tried
             have = _size(place)
@@ -85,31 +88,38 @@ class _Source:
             try:
                 self._more(place, have if have < size else 0, size)
             except _Passing:
-                failed = 0 if _size(place) > have else failed + 1
+                failed = 0 if _size(place) > most else failed + 1
+                most = max(most, _size(place))
                 if failed > len(self._patience.waits):
                     raise
                 time.sleep(self._patience.waits[max(failed - 1, 0)])
 
     def _more(self, place: Path, have: int, size: int) -> None:
-        with self._opened(have) as response:
+        with self._opened(place, have, size) as response:
             if not _goes_on(response, have):
                 have = 0
+                self._count_start()
             announced = response.headers.get("Content-Length", "")
             if announced.isdigit() and have + int(announced) > size:
-                raise self._too_large(place, size)
+                raise self._other_size(place, "more", size)
             with place.open("r+b" if place.is_file() else "wb") as target:
                 target.truncate(have)
                 target.seek(have)
                 for piece in self._pieces(response):
                     have += len(piece)
                     if have > size:
-                        raise self._too_large(place, size)
+                        raise self._other_size(place, "more", size)
                     target.write(piece)
                     self._count(len(piece))
         if have < size:
             raise _Passing(f"the connection to {self.host} broke off", _GOES_ON)
 
-    def _opened(self, have: int) -> Any:
+    def _count_start(self) -> None:
+        self._starts += 1
+        if self._starts > _STARTS:
+            raise WorkFailed(f"{self.host} cuts it off, and begins anew each time", _FROM_HERE)
+
+    def _opened(self, place: Path, have: int, size: int) -> Any:
         headers = {"User-Agent": "k3s-bake", **_range(have)}
         request = urllib.request.Request(self._url, headers=headers)  # noqa: S310 (the operator's own)
         if self._credentials:
@@ -118,6 +128,8 @@ class _Source:
             return self._opener.open(request, timeout=self._patience.silence)
         except HTTPError as error:
             error.close()
+            if error.code == 416 and have:  # there is no more of it
+                raise self._other_size(place, "less", size) from None
             raise self._answered(error.code) from None
         except URLError as error:
             raise self._unreachable(error.reason) from None
@@ -149,10 +161,10 @@ class _Source:
         words = getattr(reason, "strerror", None) or reason
         return _Passing(f"it does not reach {self.host}: {words}", _FROM_HERE)
 
-    def _too_large(self, place: Path, size: int) -> WorkFailed:
+    def _other_size(self, place: Path, how: str, size: int) -> WorkFailed:
         if place.is_file():
             place.unlink()
-        return WorkFailed(f"{self.host} sends more than the {size} bytes that it should be", _FROM_HERE)
+        return WorkFailed(f"{self.host} sends {how} than the {size} bytes that it should be", _FROM_HERE)
 
     def _count(self, size: int) -> None:
         self._untold += size
