@@ -16,6 +16,7 @@ from k3s_bake.packing import Packing
 _ANSWER = 300.0
 """Seconds until a request is answered."""
 _CHUNK = 1 << 18
+_AGAIN = "Run it again: it goes on where it was."
 
 
 class Pipe(Protocol):
@@ -42,10 +43,13 @@ class Remote:
         self.name = name
         self._pipe = pipe
         self._turn = asyncio.Lock()
+        self._is_owed = False
+        """An answer: one that comes late would be taken for the next request's."""
 
     async def call(self, verb: str, limit: float = _ANSWER, **values: Any) -> dict[str, Any]:
         """The answer. UserError and WorkFailed as the node says; WorkFailed where it is lost or too slow."""
         async with self._turn:
+            self._check()
             return await self._call(verb, limit, values)
 
     async def put(
@@ -56,6 +60,7 @@ class Remote:
         ``sent`` is told each number of bytes. WorkFailed for one that is not there and has no ``source``.
         """
         async with self._turn:
+            self._check()
             if isinstance(source, Link):
                 await self._fetch(source.url, sha256, size, sent)
             else:
@@ -111,7 +116,12 @@ class Remote:
         except (OSError, TimeoutError) as error:
             raise await self._lost(error) from error
 
+    def _check(self) -> None:
+        if self._is_owed:
+            raise WorkFailed("the connection was lost: an answer did not come in time", _AGAIN)
+
     def _send(self, request: Mapping[str, Any]) -> None:
+        self._is_owed = True
         self._pipe.write(remote.packed(request))
 
     async def _answer(self, limit: float) -> dict[str, Any]:
@@ -121,6 +131,7 @@ class Remote:
             raise ConnectionResetError("what it answers makes no sense")
         body = await asyncio.wait_for(self._pipe.exactly(size), limit)
         found: dict[str, Any] = json.loads(zlib.decompress(body).decode("utf-8", "surrogatepass"))
+        self._is_owed = "came" in found
         if "error" in found:
             kind = UserError if found["code"] == UserError.exit_code else WorkFailed
             raise kind(str(found["error"]), str(found["hint"]))
@@ -129,4 +140,4 @@ class Remote:
     async def _lost(self, error: Exception) -> WorkFailed:
         await asyncio.sleep(0)  # for what it has complained of to arrive
         last = self._pipe.last_words() or str(error) or "it does not answer any more"
-        return WorkFailed(f"the connection was lost: {last[:200]}", "Run it again: it goes on where it was.")
+        return WorkFailed(f"the connection was lost: {last[:200]}", _AGAIN)

@@ -17,7 +17,7 @@ from bake.artifacts import Link
 from firstboot import fetch
 from firstboot.arriving import PIECE
 from firstboot.errors import UserError, WorkFailed
-from firstboot.remote import PARTS, Session, receive, send
+from firstboot.remote import PARTS, Session, packed, receive, send
 from k3s_bake.packing import Packing
 from k3s_bake.remote import Remote
 
@@ -97,6 +97,47 @@ def talk(root: Path, work: Callable[[Remote], Any], cut: int = -1) -> int:
         return pipes.sent
 
     return asyncio.run(whole())
+
+
+class Late:
+    """Answers each request, the first too late."""
+
+    def __init__(self) -> None:
+        self.written = 0
+        self._answers = io.BytesIO(packed({"of": "the first"}) + packed({"of": "the second"}))
+
+    def write(self, data: bytes) -> None:
+        self.written += 1
+
+    async def drain(self) -> None:
+        pass
+
+    async def exactly(self, size: int) -> bytes:
+        if self.written == 1 and self._answers.tell() == 0:
+            await asyncio.Event().wait()
+        return self._answers.read(size)
+
+    def last_words(self) -> str:
+        return ""
+
+    async def close(self) -> None:
+        pass
+
+
+def test_a_late_answer_is_nobody_elses(tmp_path: Path) -> None:
+    pipe = Late()
+    remote = Remote("pi@h", pipe)
+
+    async def two() -> None:
+        with pytest.raises(WorkFailed, match="the connection was lost"):
+            await remote.call("state", limit=0.01)
+        with pytest.raises(WorkFailed, match="did not come in time"):
+            await remote.call("nodes")
+        with pytest.raises(WorkFailed, match="did not come in time"):
+            await remote.put(tmp_path, SHA256, 1, print)
+
+    asyncio.run(two())
+    assert pipe.written == 1
 
 
 def test_a_file_arrives_and_goes_on_where_it_was_cut(tmp_path: Path) -> None:
