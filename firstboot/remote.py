@@ -148,8 +148,9 @@ class Session:
             raise WorkFailed(
                 f"its clock is wrong, and cannot be set: {error.strerror}", "timedatectl there shows more."
             ) from error
+        run(["hwclock", "--systohc"], limit=20)  # it is read at the next boot, where the board has one
         node = Node(self._root)
-        if node.text(clock.KEPT):  # it is read at the next boot
+        if node.text(clock.KEPT):  # so is this at the next boot
             node.try_to_write(edits.Write(clock.KEPT, clock.kept(moment)))
         return {"set": True}
 

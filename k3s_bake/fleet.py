@@ -239,7 +239,7 @@ class Fleet(Crew):
         problems = machine.outcome.problems
         wrong = [one for one in problems if one.code == "clock"]
         if wrong:
-            joined = machine.looked.is_joined
+            joined = self._is_in(machine)
             if (await machine.remote.call("set_clock", now=time.time(), joined=joined))["set"]:
                 machine.outcome.problems = [one for one in problems if one not in wrong]
 

@@ -18,6 +18,7 @@ from firstboot.snapshot import File, Snapshot
 from k3s_bake.adopt import Candidate, How, Looked, Machine
 from k3s_bake.fleet import Fleet, Order
 from k3s_bake.login import Login, Nobody
+from k3s_bake.preflight import Problem
 
 pytestmark = pytest.mark.unit
 
@@ -95,6 +96,25 @@ def test_a_name_that_the_cluster_has_already_stops_another_board() -> None:
     asyncio.run(made._check_taken())
     stopped = ["", "the cluster has another board called shed", ""]
     assert [one.error for one in made.outcomes] == stopped, "barn is the same board, set up anew"
+
+
+def test_the_clock_of_a_node_that_leaves_its_cluster_may_go_back() -> None:
+    """Its certificates are not taken along."""
+    ours, theirs = (NodeConfig(cluster, "worker", name="shed") for cluster in ("home", "work"))
+    made = fleet((Role.WORKER, "shed", ours), (Role.WORKER, "barn", theirs))
+    joined = []
+
+    class Remote:
+        async def call(self, verb: str, **values: Any) -> dict[str, Any]:
+            joined.append(values["joined"])
+            return {"set": True}
+
+    remote: Any = Remote()
+    for machine in made.machines.values():
+        machine.remote = remote
+        machine.outcome.problems = [Problem("clock", "its clock is 2 years ahead of this machine's", "")]
+        asyncio.run(made._set_clock(machine))
+    assert joined == [True, False]
 
 
 def test_a_name_that_is_given_wins() -> None:

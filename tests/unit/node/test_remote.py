@@ -202,6 +202,8 @@ def test_the_clock_is_set_by_the_operators_where_ntp_does_not_keep_it(
     root: Path, monkeypatch: pytest.MonkeyPatch, told: int, joined: bool, ntp: bool, is_set: bool
 ) -> None:
     moments: List[int] = []
+    commands: List[List[str]] = []
+    monkeypatch.setattr(remote, "run", lambda command, **_: (commands.append(command), (1, b"", "no RTC"))[1])
     monkeypatch.setattr(remote.time, "time", lambda: float(NOW))
     monkeypatch.setattr(clock, "set_clock", moments.append)
     monkeypatch.setattr(clock, "run", lambda command, **_: (0, b"yes\n" if ntp else b"no\n", ""))
@@ -209,6 +211,7 @@ def test_the_clock_is_set_by_the_operators_where_ntp_does_not_keep_it(
     (root / clock.KEPT[1:]).write_text("2020-01-01 00:00:00\n")
     assert ask(root, verb="set_clock", now=told + 0.5, joined=joined) == {"set": is_set}
     assert moments == [told] * is_set
+    assert commands == [["hwclock", "--systohc"]] * is_set, "some boards have a clock of their own"
     kept = (root / clock.KEPT[1:]).read_bytes()
     assert kept == (clock.kept(told) if is_set else b"2020-01-01 00:00:00\n")
 
