@@ -149,7 +149,10 @@ def _board(machine: Mapping[str, Any], role: Role, firmware: bool) -> Iterator[P
     if machine["reason"] == "armv6":
         yield Problem("armv6", REASONS["armv6"], "K3s has no program for it.")
     elif machine["reason"] and not firmware:
-        remedy = "Put cgroup_enable=memory into GRUB_CMDLINE_LINUX of /etc/default/grub; update-grub; reboot."
+        remedy = (
+            "Put cgroup_enable=memory on the kernel's command line: GRUB_CMDLINE_LINUX in /etc/default/grub "
+            "(then update-grub), or cmdline.txt of a Pi that boots from the network. Then reboot."
+        )
         yield Problem(machine["reason"], "its memory cgroup is off", remedy)
     elif machine["reason"]:
         # cmdline.txt is mended by the adoption itself, and a boot turns it on.
