@@ -13,7 +13,7 @@ from bake.facts import facts_of
 from bake.spec import ExternalDatastore, Role
 from bake.wish import Wish
 from firstboot.board import name_of
-from firstboot.contract import NodeConfig
+from firstboot.contract import NAME, NodeConfig, is_label
 from firstboot.errors import UserError, WorkFailed
 from k3s_bake import calling, preflight
 from k3s_bake.adopt import Candidate, How, Machine, Outcome
@@ -169,9 +169,9 @@ class Fleet(Crew):
 
     def _name(self, machine: Machine) -> str | None:
         """What it is to be called; None: what its agent makes of its number."""
-        config = machine.looked.config
-        if machine.candidate.name or config:
-            return machine.candidate.name or (config.name if config else None)
+        config, given = machine.looked.config, machine.candidate.name or _brought(machine)
+        if given or config:
+            return given or (config.name if config else None)
         return preflight.name_for(machine.looked.machine["hostname"])
 
     def _name_to_be(self, machine: Machine) -> str:
@@ -199,7 +199,9 @@ class Fleet(Crew):
         address = leader.outcome.address if leader not in (None, machine) else None
         joins = joining(candidate.role, address, masters, candidate.values.get("datastore"))
         if looked.recorded and looked.config and not self._is_anothers(machine):
-            named = {"name": candidate.name} if candidate.name else {}
+            # What its card is called counts, too: the record tells how the image was baked.
+            name = candidate.name or ("" if looked.is_joined else _brought(machine))
+            named = {"name": name} if name else {}
             led = {"master": address} if address and not looked.is_joined else {}
             planned = await self._wanted.again(machine, {**candidate.values, **named, **led})
         else:
@@ -263,3 +265,9 @@ class Fleet(Crew):
         others.pop("", None)
         answer = await machine.remote.call("ping", addresses=list(others))
         machine.outcome.pings = {others[address]: took for address, took in answer["milliseconds"].items()}
+
+
+def _brought(machine: Machine) -> str:
+    """The name that its card gave; empty where it gave none, or a later one took its place."""
+    name = (machine.looked.found.text(NAME) or "").strip()
+    return name if is_label(name) else ""

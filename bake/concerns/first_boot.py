@@ -42,7 +42,8 @@ _BLANK = b" " * (CREDENTIAL_BYTES - 1) + b"\n"
 PROBES = (
     Probe(AGENT, "digest"),
     *(Probe(path) for path in (_UNIT_FILE, _STARTED, CONFIG, KNOWN_HOSTS)),
-    *(Probe(path, "digest") for path in (JOIN_KEY, HOST_KEY, HOST_CERTIFICATE, NAME)),
+    *(Probe(path, "digest") for path in (JOIN_KEY, HOST_KEY, HOST_CERTIFICATE)),
+    Probe(NAME),
     Probe(JOIN_CERTIFICATE),  # no secret: it says until when it is good
     *(Probe(f"/boot{middle}/{path}") for middle in ("", "/*") for path in (CREDENTIAL, STATUS)),
 )

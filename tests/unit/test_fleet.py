@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from bake.cache import Home
+from bake.concerns import record
 from bake.download import Web
 from bake.progress import Silent
 from bake.spec import Role
 from bake.wish import Wish
-from firstboot.contract import CONFIG, NodeConfig
+from firstboot.contract import CONFIG, NAME, NodeConfig
+from firstboot.errors import WorkFailed
 from firstboot.snapshot import File, Snapshot
 from k3s_bake.adopt import Candidate, How, Looked, Machine
 from k3s_bake.fleet import Fleet, Order
@@ -120,6 +122,32 @@ def test_the_clock_of_a_node_that_leaves_its_cluster_may_go_back() -> None:
 def test_a_name_that_is_given_wins() -> None:
     made = fleet((Role.MASTER, "attic", None), (Role.WORKER, "shed", None), given={1: "pi-7"})
     assert names(made) == ["attic", "pi-7"]
+
+
+def test_cards_of_one_image_keep_the_names_that_they_brought_along() -> None:
+    baked = NodeConfig("home", "worker", name="pi")
+    made = fleet(*[(Role.WORKER, "raspberrypi", baked)] * 3, given={2: "pi-9"})
+    for at, machine in made.machines.items():
+        name = f"pi-{at}\n".encode()
+        config, card = snapshot(baked).get(CONFIG), File(len(name), 0o600, 0, 0, "", name)
+        assert config
+        found = Snapshot({CONFIG: config, NAME: card, record.PATH: config}, ())
+        machine.looked = Looked(found, facts("raspberrypi", at, joined=False))
+    assert names(made) == ["pi-0", "pi-1", "pi-9"]
+    assert not any(one.error for one in made.outcomes)
+    told = []
+
+    class Planned:
+        async def again(self, machine: Machine, values: dict[str, Any]) -> Any:
+            told.append(values["name"])
+            raise WorkFailed("enough")
+
+    wanted: Any = Planned()
+    made._wanted = wanted
+    for machine in made.machines.values():
+        with pytest.raises(WorkFailed, match="enough"):
+            asyncio.run(made._plan(machine))
+    assert told == ["pi-0", "pi-1", "pi-9"], "and not what the record says of the image"
 
 
 def test_two_that_have_joined_under_one_name_are_both_told() -> None:
