@@ -52,6 +52,11 @@ class Login:
         who = f"{self.user}@{self.host}" if self.user else self.host
         return f"ssh {jump}{port}{who}"
 
+    @property
+    def through(self) -> str:
+        """For a question: behind another jump host an address is another machine's."""
+        return f" through {','.join(map(str, self.jump))}" if self.jump else ""
+
     def __str__(self) -> str:
         host = f"[{self.host}]" if self.port and ":" in self.host else self.host
         user = f"{self.user}@" if self.user else ""

@@ -8,13 +8,15 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import asyncssh
 
 from firstboot.errors import UserError, WorkFailed
-from k3s_bake import carry
+from k3s_bake import carry, sudo
 from k3s_bake.jumps import Jumps, way
 from k3s_bake.login import Login, Person, asked
 from k3s_bake.remote import Remote
@@ -78,6 +80,19 @@ def _as_connection_error() -> Iterator[None]:
         raise ConnectionResetError(error.reason) from error
 
 
+@contextlib.contextmanager
+def _as_failed() -> Iterator[None]:
+    """What goes wrong after the login, in one line."""
+    try:
+        yield
+    except (asyncssh.Error, OSError) as error:
+        why = error.reason if isinstance(error, asyncssh.Error) else str(error)
+        raise WorkFailed(
+            f"it lets us in, but runs nothing: {why[:200] or 'the connection was lost'}",
+            "Does its sshd allow sessions (MaxSessions)? If it restarts: run it again.",
+        ) from error
+
+
 async def opened(
     login: Login, person: Person, *, accept_new: bool = False, jumps: Jumps | None = None
 ) -> Remote:
@@ -87,15 +102,17 @@ async def opened(
     """
 
     async def connect(host: Login, tunnel: Any) -> asyncssh.SSHClientConnection:
-        return await _connected(host, person, accept_new, tunnel)
+        between = hosts[: hosts.index(host)] if host in hosts else hosts
+        return await _connected(replace(host, jump=between), person, accept_new, tunnel)
 
     async with contextlib.AsyncExitStack() as stack:
         shared = jumps if jumps is not None else await stack.enter_async_context(Jumps())
         hosts = await asyncio.to_thread(way, login, _configured)
         connection = await connect(login, await shared.through(hosts, connect))
         stack.push_async_callback(_closed, connection)
-        process = await _started(login, connection, person)
-        process.stdin.write(carry.program())
+        process = await _started(replace(login, jump=hosts), connection, person)
+        with _as_failed():
+            process.stdin.write(carry.program())
         return Remote(str(login), _Pipe(process, stack.pop_all()))
 
 
@@ -111,9 +128,14 @@ def _configured(login: Login) -> str | None:
     given = {"host": login.host, "config": (), "client_keys": None, **_named(login)}
     try:
         found = asyncssh.SSHClientConnectionOptions(**given).tunnel
-    except ValueError as error:  # asyncssh's ConfigParseError, too
-        raise UserError(f"~/.ssh/config: {error}", "ssh -G HOST shows what ssh makes of it.") from error
+    except ValueError as error:
+        raise _misconfigured(error) from error
     return str(found) if found else None
+
+
+def _misconfigured(error: ValueError) -> UserError:
+    """asyncssh's ConfigParseError is one, too."""
+    return UserError(f"~/.ssh/config: {error}", "ssh -G HOST shows what ssh makes of it.")
 
 
 def _named(login: Login) -> dict[str, Any]:
@@ -152,8 +174,10 @@ async def _connected(
             raise _not_forwarded(error) from error
         except asyncssh.Error as error:
             raise WorkFailed(f"SSH failed: {error.reason[:200]}") from error
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # the second of a name that is none in DNS
             raise _unreachable(error) from error
+        except ValueError as error:
+            raise _misconfigured(error) from error
     raise WorkFailed("its host key changes from one moment to the next", "Do two hosts have that address?")
 
 
@@ -167,10 +191,11 @@ def _not_forwarded(error: asyncssh.ChannelOpenError) -> WorkFailed:
     )
 
 
-def _unreachable(error: OSError) -> WorkFailed:
+def _unreachable(error: OSError | UnicodeError) -> WorkFailed:
     if isinstance(error, ConnectionRefusedError):
         return WorkFailed("the connection was refused", "Is SSH on there? sudo systemctl enable --now ssh")
-    words = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+    number = getattr(error, "errno", None) or 0
+    words = os.strerror(number) if number > 0 else str(error)
     return WorkFailed(f"it cannot be reached: {words[:200]}", "Is it on, and is the address right?")
 
 
@@ -195,7 +220,9 @@ class _Client(asyncssh.SSHClient):
         self._asked += 1
         if self._asked > 3:
             return None
-        return await asked(self._person.password, f"{self._login}'s password", self._asked > 1)
+        return await asked(
+            self._person.password, f"{self._login}'s password{self._login.through}", self._asked > 1
+        )
 
 
 async def _learn(
@@ -230,13 +257,8 @@ async def _started(login: Login, connection: asyncssh.SSHClientConnection, perso
     else:
         process, why = await _run(connection, f"sudo -n -- {python}")
         if process is None and "password" in why:
-            password = await asked(person.password, f"sudo password of {user} at {login.host}")
-            if password is None:
-                raise UserError(
-                    f"sudo wants a password of {user}",
-                    "Run it in a terminal, which asks; or allow it without.",
-                )
-            process, why = await _run(connection, f"sudo -k -S -p '' -- {python}", password)
+            command = f"sudo -k -S -p '' -- {python}"
+            process, why = await sudo.asking(login, user, person, partial(_run, connection, command))
     if process is None:
         raise carry.trouble(user, why)
     return process
@@ -246,9 +268,10 @@ async def _run(
     connection: asyncssh.SSHClientConnection, command: str, password: str | None = None
 ) -> tuple[Any, str]:
     """The process, once it is ready; else None and what it complained of."""
-    process = await connection.create_process(command, encoding=None)
-    if password is not None:
-        process.stdin.write(f"{password}\n".encode())
+    with _as_failed():
+        process = await connection.create_process(command, encoding=None)
+        if password is not None:
+            process.stdin.write(f"{password}\n".encode())
     complaint = ""
     ready = asyncio.create_task(process.stdout.readline())
     heard = asyncio.create_task(process.stderr.readline())
@@ -263,7 +286,7 @@ async def _run(
                     await asyncio.wait({heard})
                 if heard.done() and (line := heard.result().decode(errors="replace")):
                     complaint += line
-                    if "try again" in line:  # and sudo waits for another one
+                    if sudo.WRONG in line:
                         break
                     heard = asyncio.create_task(process.stderr.readline())
                 elif heard.done():

@@ -32,14 +32,16 @@ def test_passwords_are_typed_at_a_terminal(
     subprocess.run(host.command("chpasswd"), input=b"pi:correct-horse\n", check=True)
     words = ("preflight", "--worker", f"pi@{host.address}", "--accept-new")
     typed = {"password: ": "correct-horse\n", "sudo password of pi": "battery-staple\n"}
+    typed["sudo password of"] = "battery-staple\n"  # once more
     said, code = at_a_terminal(lan, {**environment, "HOME": str(person.home)}, words, typed)
     assert "the sudo password of pi is wrong" in said
     assert code == 2
-    typed["sudo password of pi"] = "correct-horse\n"
+    typed["sudo password of"] = "correct-horse\n"
     said, code = at_a_terminal(lan, {**environment, "HOME": str(person.home)}, words, typed)
     assert "fit" in said
     assert code == 0
 
+    typed["sudo password of pi"] = "correct-horse\n"
     page = tmp_path / "page.html"
     words = (*adopting, "--master", f"pi@{host.address}", "--report", str(page), "--json")
     shown, code = at_a_terminal(lan, {**environment, "HOME": str(person.home)}, words, typed)
