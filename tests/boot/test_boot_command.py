@@ -25,7 +25,7 @@ from bake.progress import Silent
 from boot.tiny import tiny_image
 from firstboot.errors import WorkFailed
 
-pytestmark = [pytest.mark.boot, pytest.mark.timeout(1200)]  # emulated, beside others, on two cores
+pytestmark = [pytest.mark.boot, pytest.mark.timeout(1800)]  # emulated, beside others, on two cores
 
 
 @pytest.fixture(scope="module")

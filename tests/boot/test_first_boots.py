@@ -23,7 +23,7 @@ from bake.emulator.machine import Machine
 from bake.progress import Silent
 from boot import shell
 
-pytestmark = [pytest.mark.boot, pytest.mark.timeout(1200)]  # emulated, beside others, on two cores
+pytestmark = [pytest.mark.boot, pytest.mark.timeout(1800)]  # emulated, beside others, on two cores
 
 Shell = Callable[[str], str]
 
