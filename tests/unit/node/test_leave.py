@@ -1,7 +1,7 @@
 """What goes of a node that begins anew, and what stays."""
 
 from pathlib import Path
-from typing import List
+from typing import List, Set
 
 import pytest
 
@@ -37,7 +37,7 @@ def put(root: Path, path: str) -> None:
     (root / path).write_text("x")
 
 
-def files(root: Path) -> set[str]:
+def files(root: Path) -> Set[str]:
     return {str(path.relative_to(root)) for path in root.rglob("*") if not path.is_dir()}
 
 
