@@ -11,7 +11,7 @@ import signal
 from pathlib import Path
 from typing import Iterable, Iterator, List, Sequence
 
-from firstboot import avahi, kubernetes, registry
+from firstboot import avahi, kubernetes, machine, registry
 from firstboot.contract import (
     HOST_CERTIFICATE,
     HOST_KEY,
@@ -82,7 +82,7 @@ def stop(*, for_good: bool = True) -> None:
 def remove(root: str = "/") -> None:
     """Files and folders of a node that has been stopped. Raises as ``clear``."""
     _refuse_mounted(root)
-    _delete(root, (*_BROUGHT, *_MADE))
+    _delete(root, (*_BROUGHT, *_MADE, machine.RESETTING))
     for path in _FOLDERS:
         _empty(Path(root, path[1:]), [])
     for path in (*_FOLDERS, *_EMPTY):

@@ -42,6 +42,10 @@ UNFINISHED = "/run/k3s-bake-unfinished.json"
 """Paths that were changed, and of which the running system does not know yet; a boot does away with it."""
 
 
+RESETTING = "/var/lib/k3s-bake/resetting"
+"""There from the beginning of a reset until K3s may begin anew: between the two its data are half gone."""
+
+
 def unfinished(root: str = "/") -> List[str]:
     """What a run that was cut off between its edits and its commands has left to do."""
     try:
@@ -68,6 +72,7 @@ def facts(root: str = "/") -> Dict[str, Any]:
         "taken": sorted(set(PORTS) & set(_listening(root))),
         "ours": _ours(root),
         "unfinished": unfinished(root),
+        "resetting": Path(root, RESETTING[1:]).exists(),
         "k3s": any(Path(root, f"var/lib/rancher/k3s/{name}").exists() for name in ("server", "agent")),
         "etcd": Path(root, "var/lib/rancher/k3s/server/db/etcd").exists(),
         "k3s_is_on": _is_on(("k3s.service", "k3s-agent.service")),

@@ -249,18 +249,20 @@ class Session:
     def _reset(self) -> Answer:
         """As after its bake or adoption, K3s and the agent off."""
         config = NodeConfig.from_json(Node(self._root).text(CONFIG))
+        self._tree.apply([edits.Write(machine.RESETTING, b"", 0o600)])
         leave.stop(for_good=False)
         leave.clear(self._root, leads=not config.joins)
         return {}
 
     def _begin(self) -> Answer:
+        self._tree.apply([edits.Remove(machine.RESETTING)])
         leave.begin()
         return {}
 
     def _undo(self) -> Answer:
         """All as it was before the first adoption, as far as nobody has changed it since."""
-        if not self._before.is_known():
-            raise UserError("nothing is known of how this node was before", "Was it ever adopted?")
+        if not self._before.is_known():  # never adopted, or back already
+            return {"back": [], "left": []}
         leave.stop()
         back, left = self._before.undo()
         leave.remove(self._root)

@@ -34,6 +34,9 @@ _BOOT = 300.0
 _BLOCKED = 15.0
 """Seconds for which a node stays blocked until that is believed: only a person mends it."""
 
+_ELSEWHERE = "other-cluster"
+"""The reason of a node whose master is none of its cluster's."""
+
 _LOG_LINES = 5
 
 
@@ -257,8 +260,8 @@ class Machine:
                 self.outcome.name = str(state["name"])
                 if (state["phase"], state["reason"], state["active"]) == ("joined", "", True):
                     return
-            is_stuck = self.outcome.phase == "blocked" and self.outcome.lasts > _BLOCKED
-            if is_stuck or time.monotonic() > end:
+            is_stuck = self.outcome.phase == "blocked" or self.outcome.reason == _ELSEWHERE
+            if (is_stuck and self.outcome.lasts > _BLOCKED) or time.monotonic() > end:
                 raise await self._late(state)
             await asyncio.sleep(_POLL)
 
@@ -270,6 +273,9 @@ class Machine:
 
     async def _late(self, state: Mapping[str, Any]) -> UserError:
         reason = str(state["reason"])
+        if reason == _ELSEWHERE:
+            hint = f"Where that one has begun anew: k3s-bake reset {self.candidate.login}."
+            return UserError("its cluster is another one than that of the master which is heard", hint)
         if state["phase"] == "blocked":
             return UserError(f"it is blocked: {reason}", REASONS.get(reason, ""))
         how = f"{state['phase']} ({reason})" if reason else state["phase"]

@@ -43,7 +43,8 @@ def chosen(
         else [_one(word, listed, jump, file) for word in words]
     )
     if not nodes:
-        raise UserError("which machines?", "Name them, or --file with --all.")
+        hint = "Name some of its nodes, or --all." if file else "Name them, or those of a --file."
+        raise UserError("which machines?", hint)
     refuse_twice(nodes)
     if kept and kept.login.place in [one.login.place for one in nodes]:
         raise UserError(f"{kept.login} is named as the master that stays, too", "--master names another one.")

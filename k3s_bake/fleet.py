@@ -99,7 +99,7 @@ class Fleet(Crew):
     def _check(self, machine: Machine) -> None:
         """UserError with the first thing that stops it."""
         outcome, found = machine.outcome, machine.looked.machine
-        outcome.name = machine.looked.name
+        outcome.name = machine.candidate.name or machine.looked.name
         facts = facts_of(machine.looked.found, live=True)
         outcome.address = preflight.lan_address(found, machine.candidate.login.host) or ""
         role, take_over = machine.candidate.role, self.order.take_over

@@ -194,6 +194,9 @@ def _kubernetes(machine: Mapping[str, Any], role: Role, take_over: bool) -> Iter
     if machine["others"]:
         names = " and ".join(machine["others"])
         yield Problem("other-kubernetes", f"{names} is installed there", "Remove it: two disturb each other.")
+    if machine.get("resetting"):
+        yield Problem("reset", "a reset of it was cut off in the middle", "k3s-bake reset finishes it.")
+        return
     if machine["ours"] or take_over:
         return
     if machine["k3s"]:

@@ -89,6 +89,8 @@ class Wanted:
                 return spec, self._sources
             parts = replace(parts, k3s=str(spec.k3s.version) if spec.k3s.version else parts.k3s)
         k3s, files = await self._k3s_for(_architecture(machine.looked), parts)
+        if k3s.version is None and k3s.binary.sha256 == spec.k3s.binary.sha256:
+            k3s = replace(k3s, version=spec.k3s.version)  # the same program is of the same version
         return replace(spec, k3s=k3s), self._sources | files
 
     @property

@@ -101,7 +101,7 @@ def adopt(dry_run: bool, verbose: bool, as_json: bool, page: Path | None, **give
         _check_page(page)
     lines = lines_of("adopt", quiet=screen.is_live)
     fleet = Fleet(order, _how(given, lines, screen))
-    _run(fleet, fleet.adopt(), lines, screen)
+    _run(fleet, fleet.adopt(), lines, screen, as_json=as_json)
     if page is not None:
         with writing(page):
             part = beside(page, ".part")
@@ -132,7 +132,7 @@ def preflight(as_json: bool, **given: Any) -> None:
     order = _order(given, True, screen, joins=False)
     lines = lines_of("preflight", quiet=screen.is_live)
     fleet = Fleet(order, _how(given, lines, screen))
-    _run(fleet, fleet.check(), lines, screen)
+    _run(fleet, fleet.check(), lines, screen, as_json=as_json)
     _end(fleet.outcomes, as_json, lines.log)
 
 
@@ -164,7 +164,7 @@ def upgrade(at_once: int, as_json: bool, **given: Any) -> None:
     order = _order(given, False, screen)
     lines = lines_of("upgrade", quiet=screen.is_live)
     fleet = Fleet(order, _how(given | {"reboot": False, "wait": True}, lines, screen))
-    _run(fleet, rolling.upgrade(fleet, at_once), lines, screen)
+    _run(fleet, rolling.upgrade(fleet, at_once), lines, screen, as_json=as_json)
     _end(fleet.outcomes, as_json, lines.log)
 
 
@@ -232,13 +232,13 @@ def _cluster(named: str | None, home: cache.Home, *, makes: bool) -> str:
     return name
 
 
-def _run(fleet: Fleet, work: Any, lines: fleet_report.Lines, screen: Screen) -> None:
+def _run(fleet: Fleet, work: Any, lines: fleet_report.Lines, screen: Screen, *, as_json: bool) -> None:
     try:
         with screen.showing(lambda: fleet_report.progress(fleet.outcomes)):
             asyncio.run(work)
     except KeyboardInterrupt:
         report.console(stderr=True).print("interrupted: run it again to go on. So far:")
-        _print(fleet.outcomes)
+        _tell(fleet.outcomes, as_json)
         raise
     finally:
         lines.end(fleet.outcomes)
@@ -246,10 +246,7 @@ def _run(fleet: Fleet, work: Any, lines: fleet_report.Lines, screen: Screen) -> 
 
 def _end(outcomes: list[Outcome], as_json: bool, log: Path | None) -> None:
     """Exit code 1 where work failed on some node, 2 where all that failed is for a person to mend."""
-    if as_json:
-        click.echo(json.dumps(fleet_report.data(outcomes), indent=2))
-    else:
-        _print(outcomes)
+    _tell(outcomes, as_json)
     codes = {one.code for one in outcomes if one.error}
     if codes:
         if log is not None:
@@ -257,7 +254,10 @@ def _end(outcomes: list[Outcome], as_json: bool, log: Path | None) -> None:
         raise click.exceptions.Exit(1 if 1 in codes else 2)
 
 
-def _print(outcomes: list[Outcome]) -> None:
+def _tell(outcomes: list[Outcome], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(fleet_report.data(outcomes), indent=2))
+        return
     console = report.console()
     console.print(fleet_report.table(outcomes))
     pings = fleet_report.pings(outcomes)

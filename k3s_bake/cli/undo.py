@@ -92,6 +92,8 @@ def _ask(question: str) -> None:
 
 
 def _undone(answer: Mapping[str, Any]) -> str:
+    if not (answer["back"] or answer["left"]):
+        return "nothing to put back: it was never adopted, or is as it was already"
     left = "".join(f"\n    left alone, changed since: {path}" for path in answer["left"])
     return f"{len(answer['back'])} paths put back; K3s is gone; what the kernel is told takes a restart{left}"
 

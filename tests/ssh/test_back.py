@@ -12,7 +12,7 @@ from rig.hosts import Host, wait
 from rig.lan import Lan, children
 from rig.running import Person
 
-from ssh.adopting import at_a_terminal, cluster_file, logins, shape
+from ssh.adopting import at_a_terminal, cluster_file, logins, outcomes, shape
 from ssh.conftest import Machines, Operator, Start
 
 pytestmark = pytest.mark.ssh
@@ -122,6 +122,13 @@ def test_whoever_kills_a_reset_in_the_middle_runs_it_again(
     wait(lambda: not worker.text("var/lib/k3s-bake/state.json"), 240, lambda: "it stopped in the middle")
     assert worker.run("systemctl is-active k3s-bake", check=False) == "inactive"
     slow.unlink()
+    refused = adopt(*logins(*hosts), "--json")
+    assert refused.code == 2
+    told = outcomes(refused)[worker.address]
+    assert (told["error"], told["hint"]) == (
+        "a reset of it was cut off in the middle",
+        "k3s-bake reset finishes it.",
+    )
     done = operator(*words, "--json")
     assert done.code == 0, done.err + done.out
     assert answers(done)[login(worker)]["name"] == "home-00000b"
@@ -181,6 +188,11 @@ def test_a_master_that_begins_a_new_cluster(
     assert master.text("var/lib/rancher/k3s/server/token") != token
     wait(lambda: other.state()["reason"] == "other-cluster", 240, lambda: str(other.state()))
 
+    left = adopt(*logins(master, other), "--json")
+    assert left.code == 2
+    told = outcomes(left)[other.address]
+    assert told["error"].startswith("its cluster is another one than that of the master")
+    assert f"k3s-bake reset {login(other)}" in told["hint"]
     done = operator("reset", "--file", cluster_file(tmp_path, hosts), "--all", "--yes")
     assert done.code == 0, done.err + done.out
     assert ready(master) == dict.fromkeys(("home-master", "home-00000b", "home-00000c"), True)

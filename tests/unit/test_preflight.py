@@ -57,6 +57,11 @@ def test_what_stands_in_the_way(values: dict[str, Any], code: str, stops: bool) 
     assert found.remedy
 
 
+def test_a_reset_that_was_cut_off_is_no_k3s_of_somebody_else() -> None:
+    (found,) = problems(machine(resetting=True, k3s=True), Role.WORKER, NOW)
+    assert (found.code, found.remedy) == ("reset", "k3s-bake reset finishes it.")
+
+
 def test_a_kernel_without_memory_cgroup_is_mended_on_a_pi_alone() -> None:
     (found,) = problems(machine(reason="no-memory-cgroup"), Role.MASTER, NOW, firmware=False)
     assert found.stops

@@ -1,6 +1,7 @@
 """What each machine of a fleet is to be: one fleet, several processors."""
 
 import asyncio
+import json
 import struct
 from hashlib import sha256
 from pathlib import Path
@@ -9,14 +10,18 @@ from typing import Any
 import pytest
 from raspbian import ARM_ELF, Pi
 
-from bake import wish
+from bake import spec_json, wish
 from bake.artifacts import Artifact
 from bake.cache import Home
+from bake.concerns.record import PATH
 from bake.download import Web
 from bake.k3s_version import K3sVersion
+from bake.node import PROBES
 from bake.progress import Silent
-from bake.spec import File, K3s, Role
+from bake.spec import File, K3s, NodeSpec, Role
 from bake.wish import Wish
+from firstboot.snapshot import File as FoundFile
+from firstboot.snapshot import Snapshot
 from k3s_bake.adopt import Candidate, How, Looked, Machine, Outcome
 from k3s_bake.login import Login, Nobody
 from k3s_bake.wanted import Supplies, Wanted
@@ -61,3 +66,23 @@ def test_each_gets_the_k3s_of_its_own_processor_fetched_once(
     assert [spec.k3s.binary.name for spec, _ in found] == [f"k3s-{arch}" for arch, _ in kinds]
     assert all(spec.k3s.binary.sha256 in sources for spec, sources in found)
     assert sorted(fetched) == ["amd64", "arm64", "armhf"]
+
+
+def test_the_same_program_keeps_its_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A K3s that is given as a file again, this time without its version."""
+    binary = File("k3s", "b" * 64, 1)
+    monkeypatch.setattr(wish, "k3s_of", lambda *_: (K3s(binary, None), {}))
+    home = Home(tmp_path, tmp_path)
+    agent = Artifact(tmp_path, "firstboot.pyz", "a" * 64, 1)
+    supplies = Supplies(None, agent, Wish({}), True, home, Web(Silent()))
+    wanted = Wanted(supplies, dry_run=True)
+    machine = machine_of(tmp_path / "root", "armhf", Role.WORKER)
+    for sha256_before, version in (("b" * 64, "v1.34.9+k3s1"), ("c" * 64, "None")):
+        before = K3s(File("k3s", sha256_before, 1), K3sVersion.parse("v1.34.9+k3s1"))
+        spec = NodeSpec(Role.WORKER, before, first_boot=supplies.first_boot)
+        record = json.dumps(spec_json.to_json(spec))
+        found = {path: machine.looked.found.get(path) for path in machine.looked.found}
+        found[PATH] = FoundFile(len(record), 0o644, 0, 0, "", record.encode())
+        machine.looked = Looked(Snapshot(found, PROBES), {"ours": None})
+        spec, _ = asyncio.run(wanted.again(machine, {}))
+        assert str(spec.k3s.version) == version
