@@ -43,6 +43,17 @@ def sure(person: Terminal, *, yes: bool) -> Sure:
     return typed
 
 
+def keeper_options(command: F) -> F:
+    every = click.option("--all", "every", is_flag=True, help="Every node of --file but --master.")
+    master = click.option(
+        "--master",
+        metavar="LOGIN",
+        help="A master that stays: pods are moved, and it forgets the node."
+        "  [default: the first of --file that stays]",
+    )
+    return every(master(command))
+
+
 def nodes_options(command: F) -> F:
     for option in reversed(_OPTIONS):
         command = option(command)

@@ -16,13 +16,7 @@ from k3s_bake.reset import Reset
 
 @click.command()
 @leaving.nodes_options
-@click.option("--all", "every", is_flag=True, help="Every node of --file but --master.")
-@click.option(
-    "--master",
-    metavar="LOGIN",
-    help="A master that stays: pods are moved, and it forgets the node, which joins the sooner."
-    "  [default: the first of --file that stays]",
-)
+@leaving.keeper_options
 @leaving.yes_option
 @click.option("--wait/--no-wait", default=True, help="Until each is Ready.  [default: wait]")
 @click.option(
@@ -36,7 +30,7 @@ def reset(
     For a node whose K3s is broken beyond repair. What adopt, or the card, has brought stays. Of a master that
     started its cluster all of the CLUSTER'S DATA are deleted, and a new cluster begins: its name is to be
     typed, or --yes. Name its workers with it: masters come first, and workers join them. A further master
-    needs --master, so that etcd does not count on it.
+    needs --master, so that etcd does not count on it; a worker joins the sooner with it.
 
     A LOGIN is [user@]host[:port], or a Host of ~/.ssh/config. Run it again after anything that stops it.
 

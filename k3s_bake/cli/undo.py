@@ -48,12 +48,7 @@ def undo(
 
 @click.command()
 @leaving.nodes_options
-@click.option("--all", "every", is_flag=True, help="Every node of --file but --master.")
-@click.option(
-    "--master",
-    metavar="LOGIN",
-    help="A master of its cluster, which forgets it.  [default: the first of --file that stays]",
-)
+@leaving.keeper_options
 def remove(
     logins: Sequence[str],
     file: Path | None,
