@@ -57,7 +57,7 @@ def test_two_cards_join_and_that_is_told(cli: Run, tiny: Path) -> None:
 def test_what_does_not_join_in_time_is_told_with_its_reason(cli: Run, tiny: Path) -> None:
     for limit in (25, 75, 225):  # a machine that does much else at the time takes its time to boot one
         done = cli("boot", tiny, "--until", "joined", "--timeout", limit)
-        if "said nothing" not in done.error:
+        if "searching" in done.error:
             break
     assert done.code == 1
     assert re.search(r"^\[ +\d+\.\d s\] tiny\.img: searching \(no-master\)$", done.out, re.MULTILINE)
