@@ -32,17 +32,20 @@ from bake.cluster_keys import FILE
 from bake.spec import Datastore, ExternalDatastore, Role, StaticAddress, Wifi
 from firstboot.errors import UserError
 
+_UNREAD = "cannot be read"
+
 
 class ClusterFileError(UserError):
     """All that is wrong with a file: the message counts, ``problems`` has a line for each."""
 
     def __init__(self, file: str, problems: tuple[str, ...]) -> None:
         counted = "1 mistake" if len(problems) == 1 else f"{len(problems)} mistakes"
-        in_node = any(problem.startswith("node[") for problem in problems)
-        super().__init__(
-            f"{file}: {counted}",
-            "node[1] is the first [[node]]" if in_node else "docs/cluster-file.md lists what can be in it",
-        )
+        hint = "docs/cluster-file.md lists what can be in it"
+        if any(problem.startswith("node[") for problem in problems):
+            hint = "node[1] is the first [[node]]"
+        elif problems[0].startswith(_UNREAD):
+            hint = "check the path, and who may read it"
+        super().__init__(f"{file}: {counted}", hint)
         self.problems = problems
 
 
@@ -101,7 +104,7 @@ def load(path: Path) -> ClusterFile:
     try:
         data = tomllib.loads(path.read_bytes().decode("utf-8"))
     except OSError as error:
-        raise ClusterFileError(path.name or str(path), (f"cannot be read: {error.strerror}",)) from error
+        raise ClusterFileError(path.name or str(path), (f"{_UNREAD}: {error.strerror}",)) from error
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise ClusterFileError(path.name or str(path), (f"line {line}: is not UTF-8",)) from error

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from rig.lan import OWN, Lan
 USER = "k3s"
 
 
-class Database:
+class Database(ABC):
     """Off at first, with an empty database and a user of the name k3s."""
 
     owner = "root"
@@ -41,18 +42,21 @@ class Database:
         self._run(self._setup())
 
     @property
+    @abstractmethod
     def url(self) -> str:
-        raise NotImplementedError
+        """As cluster.toml has it: without a password."""
 
+    @abstractmethod
     def _setup(self) -> list[str]:
-        raise NotImplementedError
+        """The command that makes an empty one in its folder."""
 
+    @abstractmethod
     def _server(self) -> list[str]:
-        raise NotImplementedError
+        """The command that runs it."""
 
+    @abstractmethod
     def _client(self) -> list[str]:
         """Of its administrator, by a socket in its folder."""
-        raise NotImplementedError
 
     def sql(self, statement: str) -> str:
         """Statements come by standard input: there may be a password in them."""

@@ -469,3 +469,9 @@ def test_of_several_masters_one_starts_the_cluster(tmp_path: Path) -> None:
     with pytest.raises(ClusterFileError) as caught:
         parse(data, tmp_path / "cluster.toml")
     assert len(caught.value.problems) >= 2
+
+
+def test_a_file_that_is_not_there_is_not_looked_up_in_the_docs(tmp_path: Path) -> None:
+    with pytest.raises(ClusterFileError) as caught:
+        load(tmp_path / "none.toml")
+    assert caught.value.hint == "check the path, and who may read it"

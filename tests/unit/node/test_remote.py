@@ -8,8 +8,9 @@ from typing import Any, Dict, List, Tuple
 
 import pytest
 
-from firstboot import clock, machine, remote
+from firstboot import clock, leave, machine, remote
 from firstboot.arriving import PIECE
+from firstboot.contract import CONFIG, NodeConfig
 from firstboot.edits import Place, Write, to_json
 from firstboot.remote import PARTS, Session
 
@@ -137,6 +138,21 @@ def test_what_goes_wrong_is_an_answer_without_a_secret(root: Path) -> None:
     assert answer["code"] == 2
     assert "/etc/folder" in answer["error"]
     assert "s3cret" not in str(answer)
+
+
+def test_a_reset_is_known_until_its_k3s_may_begin(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (root / "etc/k3s-bake").mkdir(parents=True)
+    (root / CONFIG[1:]).write_text(NodeConfig("home", "worker").to_json())
+    seen: List[bool] = []
+
+    def there(*_: object, **__: object) -> None:
+        seen.append((root / machine.RESETTING[1:]).exists())
+
+    for name in ("stop", "clear", "begin"):
+        monkeypatch.setattr(leave, name, there)
+    assert ask(root, verb="reset") == {}
+    assert ask(root, verb="begin") == {}
+    assert seen == [True, True, False]
 
 
 def test_what_was_changed_is_known_until_the_running_system_knows_it(
