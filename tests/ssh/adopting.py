@@ -58,21 +58,24 @@ def shape(host: Host) -> str:
 def at_a_terminal(
     lan: Lan, environment: dict[str, str], words: Sequence[str], typed: dict[str, str]
 ) -> tuple[str, int]:
-    """What is shown there, and the exit code; each question is answered once. It echoes in the end."""
+    """What is shown there, and the exit code; each question is answered once. It echoes in the end.
+
+    A question stands in the last line, which it ends. What is typed at anything else would be echoed.
+    """
     command = lan.inside(CLI, *words)
     child, terminal = pty.fork()
     if child == 0:
         os.execve(shutil.which(command[0]) or command[0], command, {**os.environ, **environment})
-    said, open_questions = "", dict(typed)
+    said, asked, open_questions = "", 0, dict(typed)
     echoes = termios.tcgetattr(terminal)[3] & termios.ECHO
     with contextlib.suppress(OSError):  # its end
         while piece := os.read(terminal, 4096).decode(errors="replace"):
             said += piece
-            for question, answer in list(open_questions.items()):
-                if question in said and said.rstrip(" ").endswith(":"):
-                    del open_questions[question]
-                    os.write(terminal, answer.encode())
-                    break
+            line = said[asked:].rpartition("\n")[2]
+            question = next((words for words in open_questions if words in line), None)
+            if question is not None and line.endswith(": "):
+                asked = len(said)
+                os.write(terminal, open_questions.pop(question).encode())
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     assert termios.tcgetattr(terminal)[3] & termios.ECHO == echoes
     os.close(terminal)
