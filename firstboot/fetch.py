@@ -35,16 +35,22 @@ class Patience(NamedTuple):
     """Before each further try; one that has brought something counts as none."""
     told: float = 1.0
     """Between two words of how far it is."""
+    is_direct: bool = False
+    """Through no proxy, whatever the environment says."""
 
 
-_PATIENCE = Patience()
+FROM_THE_WEB = Patience()
+FROM_PEERS = Patience(silence=8.0, waits=(1.0,), is_direct=True)
+"""The operator has it, too."""
 
 
 class _Passing(WorkFailed):
     """A fault that may be gone at the next try."""
 
 
-def fetch(url: str, place: Path, sha256: str, size: int, told: Told, patience: Patience = _PATIENCE) -> None:
+def fetch(
+    url: str, place: Path, sha256: str, size: int, told: Told, patience: Patience = FROM_THE_WEB
+) -> None:
     """``place`` has that sha256 then; what is there already of it is not fetched again.
 
     ``told`` hears each number of bytes. The URL may hold a user and password: no message shows them.
@@ -70,7 +76,8 @@ class _Source:
         if parts.username:
             pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
             self._credentials = "Basic " + b64encode(pair.encode()).decode()
-        self._opener = urllib.request.build_opener(_Redirects)
+        proxies = [urllib.request.ProxyHandler({})] if patience.is_direct else []
+        self._opener = urllib.request.build_opener(_Redirects, *proxies)
         self._told = told
         self._patience = patience
         self._untold = 0

@@ -1,16 +1,13 @@
 """The node's end of an adoption: requests come in on standard input, answers go out on standard output.
 
-A request and an answer are each four bytes (how many follow, network order), then compressed JSON. After a
-``put`` the file's bytes follow; before the answer to a ``fetch`` others tell how much has come. Nothing of a
-request is on a command line, and nothing stays behind but what was asked for. Runs on the node: Python 3.7,
-standard library only.
+After a ``put`` the file's bytes follow; before the answer to a ``fetch`` others tell how much has come.
+Nothing of a request is on a command line, and nothing stays behind but what was asked for. Runs on the node:
+Python 3.7, standard library only.
 """
 
 import json
 import os
-import struct
 import time
-import zlib
 from base64 import b64encode
 from pathlib import Path
 from typing import Any, BinaryIO, Callable, Dict, List, Mapping, Optional, Sequence
@@ -25,14 +22,11 @@ from firstboot.registry import Registry
 from firstboot.snapshot import File, Folder, Probe, Symlink
 from firstboot.snapshot import Node as Found
 from firstboot.tree import FolderTree
+from firstboot.wire import receive, send
 
 PARTS = "/var/lib/k3s-bake/parts"
 """Root's alone: large files on their way, by their sha256."""
 
-MOST = 64 << 20
-"""Bytes of a request or answer, compressed."""
-
-_SIZE = struct.Struct("!I")
 _PATIENCE = 120.0
 
 Answer = Dict[str, Any]
@@ -49,27 +43,6 @@ def serve(stdin: BinaryIO, stdout: BinaryIO) -> None:
         send(stdout, session.answer(request))
 
 
-def send(stream: BinaryIO, data: Mapping[str, Any]) -> None:
-    stream.write(packed(data))
-    stream.flush()
-
-
-def packed(data: Mapping[str, Any]) -> bytes:
-    """For the wire; both ends use it."""
-    body = zlib.compress(json.dumps(data).encode("utf-8", "surrogatepass"), 1)
-    return _SIZE.pack(len(body)) + body
-
-
-def receive(stream: BinaryIO) -> Optional[Dict[str, Any]]:
-    """None at the end."""
-    head = stream.read(_SIZE.size)
-    if len(head) < _SIZE.size:
-        return None
-    body = stream.read(_SIZE.unpack(head)[0])
-    found: Dict[str, Any] = json.loads(zlib.decompress(body).decode("utf-8", "surrogatepass"))
-    return found
-
-
 class Session:
     """The verbs. ``root`` is ``/``, or a test's own folder; ``tell`` sends what goes before an answer."""
 
@@ -84,6 +57,7 @@ class Session:
             "look": self._look,
             "put": self._put,
             "fetch": self._fetch,
+            "offer": self._offer,
             "set_clock": self._set_clock,
             "apply": self._apply,
             "state": self._state,
@@ -129,13 +103,20 @@ class Session:
         arriving.keep(self._stdin, place, sha256, size, offset, packed)
         return {}
 
-    def _fetch(self, url: str, sha256: str, size: int) -> Answer:
-        from firstboot.fetch import fetch
+    def _fetch(self, url: str, sha256: str, size: int, peer: bool = False) -> Answer:
+        """``peer``: another node has it."""
+        from firstboot.fetch import FROM_PEERS, FROM_THE_WEB, fetch
 
         place = Path(self._root, PARTS[1:], sha256)
         place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fetch(url, place, sha256, size, lambda came: self._tell({"came": came}))
+        patience = FROM_PEERS if peer else FROM_THE_WEB
+        fetch(url, place, sha256, size, lambda came: self._tell({"came": came}), patience)
         return {}
+
+    def _offer(self, sha256: str, address: str) -> Answer:
+        from firstboot.offer import offer
+
+        return {"port": offer(Path(self._root, PARTS[1:], sha256), sha256, address)}
 
     def _set_clock(self, now: float, joined: bool) -> Answer:
         """To the operator's time, where NTP does not keep it: ``set`` says whether. ``joined``: not back."""

@@ -24,6 +24,7 @@ from firstboot.snapshot import Snapshot
 from k3s_bake import ssh
 from k3s_bake.found import snapshot_of
 from k3s_bake.login import Login, Person
+from k3s_bake.peers import Peers
 from k3s_bake.preflight import Problem
 from k3s_bake.wake import wake
 
@@ -156,6 +157,7 @@ class How:
     told: Callable[[Outcome], None] = lambda outcome: None
     """Called whenever the phase of a machine changes."""
     jumps: ssh.Jumps = field(default_factory=ssh.Jumps)
+    peers: Peers = field(default_factory=Peers)
 
 
 class Machine:
@@ -214,9 +216,7 @@ class Machine:
         self._woken = True
         for edit in todo.edits:
             if isinstance(edit, Place):
-                source, name = sources.get(edit.sha256), edit.path.rpartition("/")[2]
-                self.tell("fetching" if isinstance(source, Link) else "sending", name)
-                await self.remote.put(source, edit.sha256, edit.size, self.outcome.count)
+                await self._how.peers.bring(self, edit, sources)
         self.tell("changing")
         answer = await self.remote.call(
             "apply",
@@ -229,6 +229,7 @@ class Machine:
         )
         self.outcome.failed = answer["failed"]
         if boots:
+            await self._how.peers.leave(self)
             await self._reboot()
 
     async def _reboot(self) -> None:

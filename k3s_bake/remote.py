@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bake.artifacts import Link
-from firstboot import remote
+from firstboot import wire
 from firstboot.errors import UserError, WorkFailed
 from k3s_bake.packing import Packing
 
@@ -53,16 +53,24 @@ class Remote:
             return await self._call(verb, limit, values)
 
     async def put(
-        self, source: Path | Link | None, sha256: str, size: int, sent: Callable[[int], None]
+        self,
+        source: Path | Link | None,
+        sha256: str,
+        size: int,
+        sent: Callable[[int], None],
+        *,
+        peer: bool = False,
     ) -> None:
         """A large file, to where ``apply`` finds it; what is there already of it does not come again.
 
-        ``sent`` is told each number of bytes. WorkFailed for one that is not there and has no ``source``.
+        ``sent`` is told each number of bytes. ``peer``: the link leads to another node. WorkFailed for one
+        that is not there and has no ``source``.
         """
         async with self._turn:
             self._check()
             if isinstance(source, Link):
-                await self._fetch(source.url, sha256, size, sent)
+                wanted = {"url": source.url, "sha256": sha256, "size": size, "peer": peer}
+                await self._fetch(wanted, sent)
             else:
                 await self._put(source, sha256, size, sent)
 
@@ -81,9 +89,9 @@ class Remote:
         except (OSError, TimeoutError) as error:
             raise await self._lost(error) from error
 
-    async def _fetch(self, url: str, sha256: str, size: int, came: Callable[[int], None]) -> None:
+    async def _fetch(self, wanted: Mapping[str, Any], came: Callable[[int], None]) -> None:
         """By the node itself, which tells how much has come before it answers."""
-        answer = await self._call("fetch", _ANSWER, {"url": url, "sha256": sha256, "size": size})
+        answer = await self._call("fetch", _ANSWER, wanted)
         while "came" in answer:
             came(int(answer["came"]))
             try:
@@ -122,12 +130,12 @@ class Remote:
 
     def _send(self, request: Mapping[str, Any]) -> None:
         self._is_owed = True
-        self._pipe.write(remote.packed(request))
+        self._pipe.write(wire.packed(request))
 
     async def _answer(self, limit: float) -> dict[str, Any]:
         head = await asyncio.wait_for(self._pipe.exactly(4), limit)
         size = int.from_bytes(head, "big")
-        if size > remote.MOST:
+        if size > wire.MOST:
             raise ConnectionResetError("what it answers makes no sense")
         body = await asyncio.wait_for(self._pipe.exactly(size), limit)
         found: dict[str, Any] = json.loads(zlib.decompress(body).decode("utf-8", "surrogatepass"))

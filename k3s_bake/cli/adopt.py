@@ -24,6 +24,7 @@ from k3s_bake.cli.log import lines_of
 from k3s_bake.cli.operator_options import jump_option
 from k3s_bake.cli.terminal import Terminal
 from k3s_bake.fleet import Fleet, Order
+from k3s_bake.peers import Peers
 from k3s_bake.progress import Bars
 from k3s_bake.screen import Screen
 
@@ -57,10 +58,10 @@ def _machines(command: F) -> F:
 
 _fetch_option = click.option(
     "--fetch",
-    type=click.Choice(["operator", "node"]),
+    type=click.Choice(["operator", "node", "peer"]),
     default="operator",
     show_default=True,
-    help="Who gets K3s from the web: this machine, which sends it, or each node by itself.",
+    help="K3s comes from this machine, from the web (each node by itself), or from a first node that has it.",
 )
 
 
@@ -184,6 +185,7 @@ def _how(given: dict[str, Any], lines: fleet_report.Lines, screen: Screen) -> Ho
         wait=given["wait"],
         timeout=given["timeout"],
         told=lines.told,
+        peers=Peers(share=given["fetch"] == "peer"),
     )
 
 

@@ -61,3 +61,21 @@ def test_a_file_from_the_web(python: Python37, site: Site, tmp_path: Path) -> No
     Path(place).unlink()
     site.answers["/k3s"].append(Answer(location=site.url("/elsewhere")))
     assert "leads to a server without TLS" in python.run("-c", script, path=(ROOT,)).stderr
+
+
+def test_a_file_from_a_neighbour(python: Python37, tmp_path: Path) -> None:
+    """Offered, cut off, and gone on with: both ends are nodes."""
+    body = bytes(range(256)) * 4000
+    sha256 = hashlib.sha256(body).hexdigest()
+    (tmp_path / "k3s").write_bytes(body)
+    (tmp_path / "part").write_bytes(body[:5000])
+    script = (
+        "from pathlib import Path; from firstboot.fetch import FROM_PEERS, fetch; "
+        "from firstboot.offer import offer; told = []; "
+        f"folder, sha256 = Path({str(tmp_path)!r}), {sha256!r}; "
+        "port = offer(folder / 'k3s', sha256, '127.0.0.1'); url = f'http://127.0.0.1:{port}/{sha256}'; "
+        f"fetch(url, folder / 'part', sha256, {len(body)}, told.append, FROM_PEERS); print(sum(told))"
+    )
+    done = python.run("-c", script, path=(ROOT,))
+    assert (done.stdout, done.stderr) == (f"{len(body) - 5000}\n", "")
+    assert (tmp_path / "part").read_bytes() == body

@@ -17,7 +17,8 @@ from bake.artifacts import Link
 from firstboot import fetch
 from firstboot.arriving import PIECE
 from firstboot.errors import UserError, WorkFailed
-from firstboot.remote import PARTS, Session, packed, receive, send
+from firstboot.remote import PARTS, Session
+from firstboot.wire import packed, receive, send
 from k3s_bake.packing import Packing
 from k3s_bake.remote import Remote
 
@@ -206,8 +207,10 @@ def test_a_file_that_the_node_fetches_is_told_of_as_it_comes(
 ) -> None:
     asked: queue.Queue[tuple[Any, ...]] = queue.Queue()
 
-    def fetched(url: str, place: Path, sha256: str, size: int, told: Callable[[int], None]) -> None:
-        asked.put((url, place, sha256, size))
+    def fetched(
+        url: str, place: Path, sha256: str, size: int, told: Callable[[int], None], how: fetch.Patience
+    ) -> None:
+        asked.put((url, place, sha256, size, how))
         told(3)
         told(4)
         if url.endswith("nothing"):
@@ -226,4 +229,5 @@ def test_a_file_that_the_node_fetches_is_told_of_as_it_comes(
 
     assert talk(tmp_path, put) < 1000
     assert came == [3, 4, 3, 4]
-    assert asked.get() == ("https://x/k3s", tmp_path / PARTS[1:] / SHA256, SHA256, 7)
+    place = tmp_path / PARTS[1:] / SHA256
+    assert asked.get() == ("https://x/k3s", place, SHA256, 7, fetch.FROM_THE_WEB)

@@ -8,7 +8,7 @@ from typing import Any, Dict, List, Tuple
 
 import pytest
 
-from firstboot import clock, leave, machine, remote
+from firstboot import clock, leave, machine, remote, wire
 from firstboot.arriving import PIECE
 from firstboot.contract import CONFIG, NodeConfig
 from firstboot.edits import Place, Write, to_json
@@ -35,10 +35,10 @@ def ask(root: Path, stdin: bytes = b"", **request: Any) -> Dict[str, Any]:
 
 def test_messages_survive_the_wire() -> None:
     data = {"verb": "x", "text": "ä\udc80", "list": [1, None, 2.5]}
-    stream = io.BytesIO(remote.packed(data) + remote.packed({}))
-    assert remote.receive(stream) == data
-    assert remote.receive(stream) == {}
-    assert remote.receive(stream) is None
+    stream = io.BytesIO(wire.packed(data) + wire.packed({}))
+    assert wire.receive(stream) == data
+    assert wire.receive(stream) == {}
+    assert wire.receive(stream) is None
 
 
 def test_a_look(root: Path) -> None:
@@ -90,11 +90,11 @@ def test_a_damaged_file_is_refused_and_forgotten(root: Path) -> None:
 def test_a_damaged_piece_is_told_and_what_follows_is_read(root: Path, size: int, piece: bytes) -> None:
     rest = len(BYTES) - size
     pieces = PIECE.pack(size, len(piece)) + piece + PIECE.pack(rest, rest) + BYTES[size:]
-    stdin = io.BytesIO(pieces + remote.packed({"verb": "next"}))
+    stdin = io.BytesIO(pieces + wire.packed({"verb": "next"}))
     session = Session(str(root), stdin)
     request = {"verb": "put", "sha256": SHA256, "size": len(BYTES), "offset": 0, "packed": True}
     assert "damaged" in session.answer(request)["error"]
-    assert remote.receive(stdin) == {"verb": "next"}
+    assert wire.receive(stdin) == {"verb": "next"}
 
 
 @pytest.mark.parametrize(("size", "there"), [(len(BYTES) + 1, 5), (1000, 1001), (0, 5)])
@@ -109,12 +109,12 @@ def test_where_a_file_cannot_be_kept_its_bytes_are_read_all_the_same(root: Path,
     """Else the next request would be looked for among them."""
     (root / "var").write_text("in the way")
     head = PIECE.pack(len(BYTES), len(BYTES)) if packed else b""
-    stdin = io.BytesIO(head + BYTES + remote.packed({"verb": "next"}))
+    stdin = io.BytesIO(head + BYTES + wire.packed({"verb": "next"}))
     session = Session(str(root), stdin)
     request = {"verb": "put", "sha256": SHA256, "size": len(BYTES), "offset": 0, "packed": packed}
     answer = session.answer(request)
     assert answer["code"] == 1
-    assert remote.receive(stdin) == {"verb": "next"}
+    assert wire.receive(stdin) == {"verb": "next"}
 
 
 def test_apply_carries_out_and_tells_what_failed(root: Path) -> None:
