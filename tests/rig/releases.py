@@ -29,7 +29,8 @@ class Mirror:
         for name, body in files.items():
             (self.files / name).write_bytes(body)
         listed = "".join(f"{hashlib.sha256(body).hexdigest()}  {name}\n" for name, body in files.items())
-        (self.files / "sha256sum-amd64.txt").write_text(listed)
+        for processor in ("amd64", "arm", "arm64"):
+            (self.files / f"sha256sum-{processor}.txt").write_text(listed)
         command = inside(sys.executable, __file__, folder, address)
         self._server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self._server.stdout

@@ -19,11 +19,14 @@ from ssh.conftest import Machines, Operator
 pytestmark = pytest.mark.ssh
 
 IMAGES = os.urandom(3_000_000)
+BINARIES = {"k3s": b"", "k3s-armhf": b"\n# for an armhf\n", "k3s-arm64": b"\n# for an arm64\n"}
+"""What tells them apart: behind a program, a real one too, it does no harm."""
 
 
 @pytest.fixture
 def mirror(lan: Lan, k3s: list[str], tmp_path: Path) -> Iterator[Mirror]:
-    files = {"k3s": Path(k3s[1]).read_bytes(), "k3s-airgap-images-amd64.tar.gz": IMAGES}
+    files = {name: Path(k3s[1]).read_bytes() + mark for name, mark in BINARIES.items()}
+    files |= {"k3s-airgap-images-amd64.tar.gz": IMAGES}
     made = Mirror(tmp_path / "mirror", lan.inside, OWN, files)
     yield made
     made.close()
@@ -112,3 +115,21 @@ def test_a_node_that_does_not_trust_or_reach_it_says_so_and_is_sent_it(
     assert "Leave out --fetch node" in found[cut_off.address]["hint"]
     healed = adopt(*logins(*hosts), "--json")
     assert all(one["ready"] for one in outcomes(healed).values()), healed.out
+
+
+def test_each_gets_the_k3s_of_its_own_processor(machines: Machines, fetch: Operator, mirror: Mirror) -> None:
+    """A PC as the master, and two kinds of Pis: by dpkg's word and one program. All run on this machine's."""
+    hosts = machines(10, 11, 12)
+    kinds = {"armhf": (1, 40), "arm64": (2, 183)}
+    for host, (name, (bits, machine)) in zip(hosts[1:], kinds.items(), strict=True):
+        host.run(f"sed -i 's/^Architecture: amd64/Architecture: {name}/' /var/lib/dpkg/status")
+        head = b"\x7fELF" + bytes([bits, 1, 1]) + bytes(9) + b"\2\0" + bytes([machine, 0]) + bytes(44)
+        host.path("bin/ls").write_bytes(head)
+    done = fetch("--fetch", "operator", "--airgap", "none", *logins(*hosts))
+    assert done.code == 0, done.err + done.out
+    assert all(one["ready"] for one in outcomes(done).values())
+    for host, mark in zip(hosts, BINARIES.values(), strict=True):
+        assert host.path("usr/local/bin/k3s").read_bytes() == (mirror.files / "k3s").read_bytes() + mark
+    assert sorted(name for _, name, _ in mirror.asked() if not name.endswith(".txt")) == sorted(BINARIES)
+    again = fetch("--fetch", "operator", "--airgap", "none", *logins(*hosts))
+    assert all(one["changes"] == [] for one in outcomes(again).values()), again.out
