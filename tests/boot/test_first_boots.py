@@ -91,7 +91,9 @@ def machine(lab: Lab) -> Machine:
 @pytest.fixture(scope="module")
 def on_master(machine: Machine) -> Shell:
     run = partial(shell.run, machine)
-    assert run("systemctl is-system-running --wait") == "running"
+    state = run("systemctl is-system-running --wait")
+    failed = "$(systemctl --failed --no-legend --plain | cut -d' ' -f1)"
+    assert state == "running", run(f"systemctl status --no-pager {failed}")
     return run
 
 
