@@ -16,8 +16,10 @@ KUBECONFIG = "/etc/rancher/k3s/k3s.yaml"
 SERVER_TOKEN = "/var/lib/rancher/k3s/server/token"  # noqa: S105 (a path)
 
 _LIMIT = 30.0
+_DRAIN = 60
+"""Seconds for which pods may end; kubectl takes some more until it says so."""
 _MOST = 16 << 20
-"""Bytes of a list of nodes: some 10 kB each."""
+"""Bytes of a list of nodes or pods: some 10 kB each."""
 
 _TOKEN_CREATE = {23: 17, 24: 11, 25: 7, 26: 2}
 """``k3s token create`` came with these patch releases of 1.x; every later minor version has it."""
@@ -82,10 +84,65 @@ def delete_node(name: str) -> bool:
     return run(command, limit=_LIMIT)[0] == 0
 
 
-def drain(name: str) -> bool:
-    """Whether all pods that can have gone elsewhere."""
-    options = ["--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=60s"]
-    return is_label(name) and run([K3S, "kubectl", "drain", name, *options], limit=90)[0] == 0
+class Drained(NamedTuple):
+    """What became of a node's pods."""
+
+    drained: bool
+    """All that can have gone elsewhere."""
+    pods_left: Tuple[str, ...] = ()
+    """namespace/name of those that have not, where Kubernetes says it."""
+    why_left: str = ""
+
+
+def drain(name: str) -> Drained:
+    """A node's pods go elsewhere, as far as that can be done in time. A node that is none has none."""
+    if not is_label(name):
+        return Drained(False, (), "that is no name of a node")
+    limit = f"--timeout={_DRAIN}s"
+    options = ["--ignore-daemonsets", "--delete-emptydir-data", "--force", limit]
+    code, _, complaint = run([K3S, "kubectl", "drain", name, *options], limit=_DRAIN + _LIMIT)
+    if code == 0 or f'nodes "{name}" not found' in complaint:
+        return Drained(True)
+    left = pods(name)
+    return Drained(left == (), left or (), "" if left == () else _why(complaint))
+
+
+def _why(complaint: str) -> str:
+    """In a few words, of what kubectl has complained of."""
+    # It goes on asking only where it may not evict a pod yet; these lines are told apart by their ends, too.
+    if "disruption budget" in complaint or re.search(r"when evicting [^:]+: global timeout", complaint):
+        return "a PodDisruptionBudget does not let them go"
+    if "global timeout" in complaint or "did not complete within" in complaint:
+        return f"they did not end within {_DRAIN} s"
+    return next(iter(complaint.strip().splitlines()[-1:]), "")[:200]
+
+
+def pods(node: str) -> Optional[Tuple[str, ...]]:
+    """namespace/name of those on it that a drain is to move; None where Kubernetes does not answer."""
+    command = ["get", "pods", "--all-namespaces", f"--field-selector=spec.nodeName={node}", "-o", "json"]
+    code, said, _ = run([K3S, "kubectl", *command], most=_MOST, limit=_LIMIT)
+    try:
+        return pods_of(json.loads(said.decode("utf-8"))) if code == 0 else None
+    except (ValueError, RecursionError):
+        return None
+
+
+def pods_of(listed: Any) -> Tuple[str, ...]:
+    """Of ``kubectl get pods -o json``. ValueError for anything else.
+
+    Those of a DaemonSet, and mirrors of files on the node, stay by right; what has ended is in nobody's way.
+    """
+    try:
+        found = [item for item in listed["items"] if _moves(item["metadata"], item.get("status", {}))]
+        return tuple(sorted("{namespace}/{name}".format(**item["metadata"]) for item in found))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError("no list of pods") from error
+
+
+def _moves(meta: Dict[str, Any], status: Dict[str, Any]) -> bool:
+    owners = [one.get("kind") for one in meta.get("ownerReferences", ()) if one.get("controller")]
+    is_mirror = "kubernetes.io/config.mirror" in meta.get("annotations", {})
+    return not (is_mirror or "DaemonSet" in owners or status.get("phase") in ("Succeeded", "Failed"))
 
 
 def create_token(version: str) -> Optional[str]:

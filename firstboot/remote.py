@@ -201,7 +201,7 @@ class Session:
 
     def _drain(self, name: str) -> Answer:
         """On a master: a node's pods go elsewhere, as far as that can be done."""
-        return {"drained": kubernetes.drain(name)}
+        return kubernetes.drain(name)._asdict()
 
     def _forget_node(self, name: str) -> Answer:
         """On a master: another board may have the name."""

@@ -81,8 +81,8 @@ class Back(Crew):
             async def one(machine: Machine) -> None:
                 await look(machine)
                 keeper.check(machine)
-                drained = await leave(machine, keeper.remote, "leave")
-                self.done(machine, "removed", {"name": machine.outcome.name, "drained": drained})
+                pods = await leave(machine, keeper.remote, "leave")
+                self.done(machine, "removed", {"name": machine.outcome.name, **pods})
 
             await self.log_in(stack, one)
 
@@ -145,14 +145,14 @@ async def require(sure: Sure, machine: Machine) -> None:
         raise UserError("all of its cluster's data would be gone", "--yes deletes them.")
 
 
-async def leave(machine: Machine, keeper: ssh.Remote, verb: str) -> bool:
+async def leave(machine: Machine, keeper: ssh.Remote, verb: str) -> Mapping[str, Any]:
     """Its pods go elsewhere, then it is off, and its cluster forgets it. ``verb``: leave or reset.
 
-    Whether all pods could go. WorkFailed where it is not forgotten.
+    What became of its pods, as firstboot.kubernetes.Drained. WorkFailed where it is not forgotten.
     """
     name = machine.outcome.name
     machine.tell("draining")
-    drained = bool((await keeper.call("drain", name=name))["drained"])
+    drained = await keeper.call("drain", name=name)
     if machine.candidate.role is Role.MASTER:  # while its etcd still votes: one of two alone decides nothing
         await _forget(name, keeper)
     machine.tell("leaving")

@@ -101,7 +101,7 @@ class Reset(Back):
         answer: dict[str, object] = {"name": machine.outcome.name}
         begun = time.monotonic()
         if self._keeper is not None:
-            answer["drained"] = await back.leave(machine, self._keeper.remote, "reset")
+            answer.update(await back.leave(machine, self._keeper.remote, "reset"))
         else:
             machine.tell("leaving")
             await machine.remote.call("reset")

@@ -18,6 +18,8 @@ from k3s_bake.fleet_report import Lines
 from k3s_bake.login import asked
 
 F = TypeVar("F", bound=Callable[..., Any])
+_PODS = 3
+"""That are told by their names; JSON has them all."""
 _OPTIONS = (
     click.argument("logins", nargs=-1, metavar="[LOGIN]..."),
     click.option(
@@ -93,6 +95,19 @@ def _tell(back: Back, words: Callable[[Mapping[str, Any]], str], *, as_json: boo
     for login, answer in back.answers.items():
         told = f"{answer['error']}\n    {answer['hint']}" if "error" in answer else words(answer)
         report.console().print(report.shown(f"{login}: {told}"))
+
+
+def pods(answer: Mapping[str, Any]) -> str:
+    """A line of its own, where a node's pods have not all gone before it went."""
+    if answer.get("drained", True):
+        return ""
+    left, why = answer["pods_left"], answer["why_left"]
+    told = f": {why}" if why else ""
+    if not left:
+        return f"\n    not all of its pods could be moved first{told}"
+    more = f" and {len(left) - _PODS} more" if len(left) > _PODS else ""
+    count = "1 pod" if len(left) == 1 else f"{len(left)} pods"
+    return f"\n    {count} stayed, and ended with it{told}: {', '.join(left[:_PODS])}{more}"
 
 
 def end(back: Back) -> None:

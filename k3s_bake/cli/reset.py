@@ -58,7 +58,7 @@ def reset(
 
 
 def _words(answer: Mapping[str, Any]) -> str:
-    pods = "" if answer.get("drained", True) else "; not all of its pods could be moved first"
+    pods = leaving.pods(answer)
     if "ready_seconds" not in answer:
         return f"{answer['name']} is reset ({answer['reset_seconds']:.1f} s) and joins by itself{pods}"
     took = f"reset in {answer['reset_seconds']:.1f} s, Ready {answer['ready_seconds']:.1f} s later"

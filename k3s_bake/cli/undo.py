@@ -94,5 +94,4 @@ def _undone(answer: Mapping[str, Any]) -> str:
 
 
 def _gone(answer: Mapping[str, Any]) -> str:
-    pods = "" if answer["drained"] else "; not all of its pods could be moved first"
-    return f"{answer['name']} is out of the cluster{pods}"
+    return f"{answer['name']} is out of the cluster{leaving.pods(answer)}"

@@ -300,6 +300,55 @@ def test_a_further_master_has_the_same_ca_and_nodes(master: Master, machine: Cal
     master.ready("master2")
 
 
+def test_a_drain_moves_what_may_go_and_names_what_stays(
+    master: Master, machine: Callable[..., Master]
+) -> None:
+    agent = machine("agent")
+    join(agent, master, "drained")
+    master.ready("drained")
+    by_a_set = {"ownerReferences": [{"kind": "DaemonSet", "name": "x", "controller": True}]}
+    made: dict[str, dict[str, object]] = {
+        "free": {},
+        "held": {"labels": {"app": "web"}},
+        "slow": {"finalizers": ["a.b/c"]},
+        "set": by_a_set,
+    }
+    items = [
+        {"kind": "Pod", "metadata": {"name": name, **meta}, "spec": {"nodeName": "drained"}}
+        for name, meta in made.items()
+    ]
+    budget = {"minAvailable": 1, "selector": {"matchLabels": {"app": "web"}}}
+    items.append({"kind": "PodDisruptionBudget", "metadata": {"name": "web"}, "spec": budget})
+    (master.root / "pods.json").write_text(json.dumps({"kind": "List", "items": items}))
+    assert master.output("kubectl", "create", "-f", str(master.root / "pods.json")).splitlines()[::4] == [
+        "pod/free created",
+        "poddisruptionbudget.policy/web created",
+    ]
+    options = ("--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=1s")
+    done = master.run("kubectl", "drain", "drained", *options)
+    assert done.returncode == 1
+    assert done.stdout.startswith("node/drained cordoned\n")
+    assert "evicting pod default/free\n" in done.stdout
+    assert "pod/free evicted\n" in done.stdout
+    assert "Warning: ignoring DaemonSet-managed Pods: default/set\n" in done.stderr
+    held = 'error when evicting pods/"held" -n "default"'
+    assert f"{held} (will retry after 5s): Cannot evict pod as it would violate the pod's" in done.stderr
+    assert f"{held}: global timeout reached: 1s" in done.stderr
+    assert 'waiting for pod "slow" in namespace "default" to terminate: global timeout' in done.stderr
+    assert 'There are pending pods in node "drained" when an error occurred: [error when' in done.stderr
+    assert "pod/held\npod/slow\n" in done.stderr
+    selector = "--field-selector=spec.nodeName=drained"
+    listed = json.loads(master.output("kubectl", "get", "pods", "-A", selector, "-o", "json"))
+    assert [pod["metadata"]["name"] for pod in listed["items"]] == ["held", "set", "slow"]
+    node = json.loads(master.output("kubectl", "get", "node", "drained", "-o", "json"))
+    assert node["spec"]["unschedulable"] is True
+    master.output("kubectl", "delete", "node", "drained")
+    missing = master.run("kubectl", "drain", "drained", *options)
+    assert missing.returncode == 1
+    assert missing.stderr == 'Error from server (NotFound): nodes "drained" not found\n'
+    assert json.loads(master.output("kubectl", "get", "pods", "-A", "-o", "json"))["items"] == []
+
+
 @pytest.mark.parametrize(("version", "notifies"), [("v1.34.9+k3s1", True), ("v1.21.2+k3s1", False)])
 def test_agents_notify_systemd_where_k3s_does(
     master: Master, machine: Callable[..., Master], version: str, notifies: bool

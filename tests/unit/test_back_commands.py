@@ -12,6 +12,7 @@ from bake import cluster_file
 from firstboot.errors import UserError, WorkFailed
 from k3s_bake import ssh
 from k3s_bake.chosen import Chosen, chosen
+from k3s_bake.cli import leaving
 from k3s_bake.cli.app import cli
 from k3s_bake.login import Login
 
@@ -158,3 +159,26 @@ def test_what_cannot_be_reached_is_json_for_each(run: Run, words: tuple[str, ...
     assert plain.exit_code == 1
     assert f"a: {told}\n    Is it on?" in plain.stdout
     assert "a: failed" in plain.stderr
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        ({"drained": True, "pods_left": [], "why_left": ""}, ""),
+        ({}, ""),
+        (
+            {"drained": False, "pods_left": [], "why_left": "The connection was refused"},
+            "not all of its pods could be moved first: The connection was refused",
+        ),
+        (
+            {"drained": False, "pods_left": ["a/b"], "why_left": "they did not end within 60 s"},
+            "1 pod stayed, and ended with it: they did not end within 60 s: a/b",
+        ),
+        (
+            {"drained": False, "pods_left": ["a/b", "a/c", "a/d", "a/e", "a/f"], "why_left": "why"},
+            "5 pods stayed, and ended with it: why: a/b, a/c, a/d and 2 more",
+        ),
+    ],
+)
+def test_pods_that_stayed_are_named_in_a_line(answer: dict[str, Any], told: str) -> None:
+    assert leaving.pods(answer).strip() == told

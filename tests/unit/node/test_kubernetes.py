@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from firstboot import kubernetes
@@ -48,6 +50,65 @@ def test_nodes_of_kubectl() -> None:
 )
 def test_which_k3s_makes_tokens(version: str, can: bool) -> None:
     assert kubernetes.can_create_tokens(version) is can
+
+
+def pod(name: str, phase: str = "Running", **meta: object) -> dict[str, object]:
+    return {"metadata": {"namespace": "shop", "name": name, **meta}, "status": {"phase": phase}}
+
+
+def owned(kind: str) -> dict[str, object]:
+    return {"ownerReferences": [{"kind": kind, "name": "x", "controller": True}]}
+
+
+def test_pods_that_a_drain_is_to_move() -> None:
+    items = [
+        pod("web", **owned("ReplicaSet")),
+        pod("bare"),
+        pod("log", **owned("DaemonSet")),
+        pod("file", annotations={"kubernetes.io/config.mirror": "x"}),
+        pod("job", "Succeeded"),
+    ]
+    assert kubernetes.pods_of({"items": items}) == ("shop/bare", "shop/web")
+    for garbled in ([], {}, {"items": [7]}, {"items": [{}]}, None):
+        with pytest.raises(ValueError, match="no list of pods"):
+            kubernetes.pods_of(garbled)
+
+
+BUDGET = "Cannot evict pod as it would violate the pod's disruption budget."
+HELD = 'error when evicting pods/"web" -n "shop"'
+SLOW = 'error when waiting for pod "web" in namespace "shop" to terminate: global timeout reached: 1m0s'
+
+
+@pytest.mark.parametrize(
+    ("complaint", "why"),
+    [
+        (f"{HELD} (will retry after 5s): {BUDGET}", "a PodDisruptionBudget does not let them go"),
+        (f"{HELD}: global timeout reached: 1m0s\n{SLOW}", "a PodDisruptionBudget does not let them go"),
+        (SLOW, "they did not end within 60 s"),
+        ("error: drain did not complete within 1m0s", "they did not end within 60 s"),
+        ("x\nThe connection to the server was refused\n", "The connection to the server was refused"),
+        ("", ""),
+    ],
+)
+def test_why_pods_stay(monkeypatch: pytest.MonkeyPatch, complaint: str, why: str) -> None:
+    listed = json.dumps({"items": [pod("web")]}).encode()
+    answers = {"drain": (1, b"", complaint), "get": (0, listed, "")}
+    monkeypatch.setattr(kubernetes, "run", lambda command, **_: answers[command[2]])
+    found = kubernetes.drain("w1")
+    assert (found.drained, found.pods_left) == (False, ("shop/web",))
+    assert why in found.why_left
+    assert bool(why) is bool(found.why_left)
+    answers["get"] = (0, b'{"items": []}', "")
+    assert kubernetes.drain("w1") == (True, (), ""), "they have ended since"
+    answers["get"] = (1, b"", "")
+    assert kubernetes.drain("w1")[:2] == (False, ()), "nobody knows which"
+
+
+def test_a_node_that_is_none_any_more_has_no_pods(monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = 'Error from server (NotFound): nodes "w1" not found\n'
+    monkeypatch.setattr(kubernetes, "run", lambda command, **_: (1, b"", gone))
+    assert kubernetes.drain("w1") == (True, (), "")
+    assert not kubernetes.drain("--all").drained
 
 
 def test_the_address_of_a_master(monkeypatch: pytest.MonkeyPatch) -> None:
