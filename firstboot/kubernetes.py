@@ -6,7 +6,7 @@ Runs on the node: Python 3.7, standard library only.
 import json
 import re
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from firstboot.contract import K3S_AGENT_TOKEN, K3S_CONFIG, is_label
 from firstboot.programs import run
@@ -82,6 +82,12 @@ def delete_node(name: str) -> bool:
         return False
     command = [K3S, "kubectl", "delete", "node", name, "--ignore-not-found", "--wait=false"]
     return run(command, limit=_LIMIT)[0] == 0
+
+
+def cordon(names: Sequence[str]) -> bool:
+    """They take no new pods. Those that are no nodes are passed over: kubectl would stop at the first."""
+    known = sorted({node.name for node in nodes() or ()} & set(names))
+    return not known or run([K3S, "kubectl", "cordon", *known], limit=_LIMIT)[0] == 0
 
 
 class Drained(NamedTuple):

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, Callable, Dict, List, Mapping, Optional, Seque
 from firstboot import arriving, clock, edits, kubernetes, leave, machine, reach
 from firstboot.before import Before
 from firstboot.contract import CONFIG, NodeConfig
+from firstboot.drains import Drains
 from firstboot.errors import UserError, WorkFailed
 from firstboot.node import Node
 from firstboot.programs import run
@@ -53,6 +54,7 @@ class Session:
         modeless = machine.modeless(Path("/proc/mounts").read_text(encoding="utf-8", errors="replace"))
         self._tree = FolderTree(root, modeless)
         self._before = Before(root, self._tree)
+        drains = Drains()
         self._verbs: Dict[str, Callable[..., Answer]] = {
             "look": self._look,
             "put": self._put,
@@ -62,7 +64,9 @@ class Session:
             "apply": self._apply,
             "state": self._state,
             "nodes": self._nodes,
-            "drain": self._drain,
+            "cordon": drains.cordon,
+            "drain": drains.begin,
+            "drained": drains.ended,
             "forget_node": self._forget_node,
             "ping": self._ping,
             "reach": reach.try_out,
@@ -198,10 +202,6 @@ class Session:
         found = kubernetes.nodes()
         nodes = None if found is None else [node._asdict() for node in found]
         return {"nodes": nodes, "serials": Registry(self._root).serials()}
-
-    def _drain(self, name: str) -> Answer:
-        """On a master: a node's pods go elsewhere, as far as that can be done."""
-        return kubernetes.drain(name)._asdict()
 
     def _forget_node(self, name: str) -> Answer:
         """On a master: another board may have the name."""

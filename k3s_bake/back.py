@@ -2,41 +2,23 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from bake.spec import Role
 from firstboot.contract import CONFIG, HOST_KEY, JOIN_KEY, K3S_DATASTORE
-from firstboot.errors import UserError, WorkFailed
+from firstboot.errors import UserError
 from k3s_bake import ssh
 from k3s_bake.adopt import Candidate, How, Looked, Machine, Outcome
 from k3s_bake.crew import Crew
 from k3s_bake.found import snapshot_of
+from k3s_bake.keeper import Keeper
 from k3s_bake.login import Login
 
 INTERRUPTED = 130
 Sure = Callable[[str], Awaitable[bool]]
 """Whether the person means the master of that name, whose cluster's data will be gone."""
 SECRETS = (JOIN_KEY, HOST_KEY, K3S_DATASTORE)
-
-
-@dataclass(frozen=True)
-class Keeper:
-    """The master that stays."""
-
-    remote: ssh.Remote
-    looked: Looked
-
-    def check(self, machine: Machine) -> None:
-        """UserError where it is that machine itself, or the master of another cluster."""
-        if self.looked.machine["boot_id"] == machine.looked.machine["boot_id"]:
-            raise UserError("it is the master that is to stay", "--master names another one.")
-        own, other = machine.looked.config, self.looked.config
-        if own and other and own.cluster != other.cluster:
-            raise UserError(
-                f"it is of the cluster {own.cluster}, and {self.looked.name} a master of {other.cluster}",
-                "--master names one of its own cluster.",
-            )
 
 
 class Back(Crew):
@@ -72,33 +54,28 @@ class Back(Crew):
         async with AsyncExitStack() as stack:
             await self.log_in(stack, one)
 
-    async def remove(self, master: Login) -> None:
-        async with AsyncExitStack() as stack:
-            keeper = await self.keeper(master, stack)
-            if keeper is None:
-                return
-
-            async def one(machine: Machine) -> None:
-                await look(machine)
-                keeper.check(machine)
-                pods = await leave(machine, keeper.remote, "leave")
-                self.done(machine, "removed", {"name": machine.outcome.name, **pods})
-
-            await self.log_in(stack, one)
-
     async def keeper(self, master: Login, stack: AsyncExitStack) -> Keeper | None:
         """None where it is not to be had: then each has failed."""
         try:
             jumps = await stack.enter_async_context(self.how.jumps)
             found = await ssh.opened(master, self.how.person, accept_new=self.how.accept_new, jumps=jumps)
             stack.push_async_callback(found.close)
-            if (await found.call("nodes"))["nodes"] is None:
-                raise WorkFailed("its Kubernetes does not answer", "Is it a master, and does its K3s run?")
             answer = await found.call("look", probes=[[CONFIG, "content"]])
+            keeper = Keeper(found, Looked(snapshot_of(answer["nodes"]), answer["machine"]))
+            await keeper.nodes()
         except UserError as error:
             self.fail_all(type(error)(f"{master}: {error.message}", error.hint))
             return None
-        return Keeper(found, Looked(snapshot_of(answer["nodes"]), answer["machine"]))
+        return keeper
+
+    async def cordon(self, keeper: Keeper) -> None:
+        """All that are well so far, before the first is drained: or its pods went to one of them."""
+        names = [one.outcome.name for one in self.machines.values()]
+        try:
+            if names:
+                await keeper.remote.call("cordon", names=names)
+        except UserError as error:
+            self.fail_all(error)
 
     def fail_all(self, error: UserError) -> None:
         """All that have not failed by themselves."""
@@ -143,24 +120,3 @@ async def require(sure: Sure, machine: Machine) -> None:
     """UserError where the person does not mean it."""
     if not await sure(machine.outcome.name):
         raise UserError("all of its cluster's data would be gone", "--yes deletes them.")
-
-
-async def leave(machine: Machine, keeper: ssh.Remote, verb: str) -> Mapping[str, Any]:
-    """Its pods go elsewhere, then it is off, and its cluster forgets it. ``verb``: leave or reset.
-
-    What became of its pods, as firstboot.kubernetes.Drained. WorkFailed where it is not forgotten.
-    """
-    name = machine.outcome.name
-    machine.tell("draining")
-    drained = await keeper.call("drain", name=name)
-    if machine.candidate.role is Role.MASTER:  # while its etcd still votes: one of two alone decides nothing
-        await _forget(name, keeper)
-    machine.tell("leaving")
-    await machine.remote.call(verb)
-    await _forget(name, keeper)  # only now, or it would come again
-    return drained
-
-
-async def _forget(name: str, keeper: ssh.Remote) -> None:
-    if not (await keeper.call("forget_node", name=name))["done"]:
-        raise WorkFailed(f"its master did not forget {name}", f"k3s kubectl delete node {name}, there.")

@@ -14,11 +14,9 @@ from firstboot.contract import HOST_KEY, JOIN_KEY, K3S_DATASTORE
 from firstboot.errors import UserError, WorkFailed
 from k3s_bake import back
 from k3s_bake.adopt import Candidate, How, Machine
-from k3s_bake.back import Back, Keeper, Sure, holds_cluster, leads
+from k3s_bake.back import Back, Sure, holds_cluster, leads
+from k3s_bake.keeper import MASTERS, Keeper, leave
 from k3s_bake.login import Login
-
-_MASTERS = {"control-plane", "master", "etcd"}
-"""Roles, as Kubernetes calls them."""
 
 
 class Reset(Back):
@@ -79,7 +77,7 @@ class Reset(Back):
         asked = [machine.remote, *([self._keeper.remote] if self._keeper else [])]
         answers = [(await remote.call("nodes"))["nodes"] or [] for remote in asked]
         named = {outcome.name for outcome in self.outcomes}
-        found = {node["name"] for nodes in answers for node in nodes if _MASTERS & set(node["roles"])}
+        found = {node["name"] for nodes in answers for node in nodes if MASTERS & set(node["roles"])}
         return sorted(found - named)
 
     def _all(self) -> list[Machine]:
@@ -101,7 +99,7 @@ class Reset(Back):
         answer: dict[str, object] = {"name": machine.outcome.name}
         begun = time.monotonic()
         if self._keeper is not None:
-            answer.update(await back.leave(machine, self._keeper.remote, "reset"))
+            answer.update(await leave(machine, self._keeper, "reset"))
         else:
             machine.tell("leaving")
             await machine.remote.call("reset")

@@ -13,6 +13,7 @@ from k3s_bake.back import Back
 from k3s_bake.cli import leaving
 from k3s_bake.cli.log import lines_of
 from k3s_bake.cli.terminal import Terminal
+from k3s_bake.remove import Remove
 
 
 @click.command()
@@ -73,9 +74,9 @@ def remove(
     if found.keeper is None:
         raise UserError("which master forgets them?", "--master names one that stays.")
     lines = lines_of("remove", quiet=as_json)
-    back = Back(found.nodes, How(Terminal(), accept_new=accept_new, told=lines.told))
-    leaving.run(back, back.remove(found.keeper), lines, _gone)
-    leaving.end(back)
+    nodes = Remove(found.nodes, How(Terminal(), accept_new=accept_new, told=lines.told), found.keeper)
+    leaving.run(nodes, nodes.run(), lines, _gone)
+    leaving.end(nodes)
 
 
 def _ask(question: str) -> None:

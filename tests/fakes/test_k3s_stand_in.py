@@ -325,9 +325,12 @@ def test_a_drain_moves_what_may_go_and_names_what_stays(
         "poddisruptionbudget.policy/web created",
     ]
     options = ("--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=1s")
+    both = master.run("kubectl", "cordon", "drained", "nobody")
+    assert both.stderr == 'Error from server (NotFound): nodes "nobody" not found\n'
+    assert master.output("kubectl", "cordon", "drained") == "node/drained cordoned\n"
     done = master.run("kubectl", "drain", "drained", *options)
     assert done.returncode == 1
-    assert done.stdout.startswith("node/drained cordoned\n")
+    assert done.stdout.startswith("node/drained already cordoned\n")
     assert "evicting pod default/free\n" in done.stdout
     assert "pod/free evicted\n" in done.stdout
     assert "Warning: ignoring DaemonSet-managed Pods: default/set\n" in done.stderr

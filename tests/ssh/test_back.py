@@ -248,3 +248,32 @@ def test_nodes_of_a_file_are_removed_and_undone(
     assert undone.code == 0, undone.err + undone.out
     assert answers(undone).keys() == set(map(login, hosts))
     assert [shape(host) for host in hosts] == before
+
+
+def pod(name: str, node: str, **meta: object) -> dict[str, object]:
+    return {"kind": "Pod", "metadata": {"name": name, **meta}, "spec": {"nodeName": node}}
+
+
+def test_nodes_are_drained_side_by_side_and_pods_that_stay_are_named(
+    machines: Machines, adopt: Operator, operator: Operator
+) -> None:
+    """One has a pod that a budget holds, the other one that does not end."""
+    master, *workers = hosts = machines(10, 11, 12)
+    assert adopt(*logins(*hosts)).code == 0
+    budget = {"minAvailable": 1, "selector": {"matchLabels": {"app": "web"}}}
+    items = [
+        pod("free", "home-00000b"),
+        pod("held", "home-00000b", labels={"app": "web"}),
+        pod("slow", "home-00000c", finalizers=["example.org/never"]),
+        {"kind": "PodDisruptionBudget", "metadata": {"name": "web"}, "spec": budget},
+    ]
+    master.path("root/pods.json").write_text(json.dumps({"kind": "List", "items": items}))
+    master.run("k3s kubectl create -f /root/pods.json")
+    removed = operator("remove", *map(login, workers), "--master", login(master))
+    assert removed.code == 0, removed.err + removed.out
+    phases = [line.rpartition(": ")[2] for line in removed.err.splitlines() if "ing" in line]
+    assert phases.index("leaving") > [at for at, phase in enumerate(phases) if phase == "draining"][1]
+    stayed = "    1 pod stayed, and ended with it: "
+    assert f"{stayed}a PodDisruptionBudget does not let them go: default/held\n" in removed.out
+    assert f"{stayed}they did not end within 60 s: default/slow\n" in removed.out
+    assert ready(master) == {"home-master": True}

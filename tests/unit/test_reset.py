@@ -15,11 +15,13 @@ from k3s_bake import ssh
 from k3s_bake.adopt import Candidate, How
 from k3s_bake.back import Back
 from k3s_bake.login import Login, Nobody
+from k3s_bake.remove import Remove
 from k3s_bake.reset import Reset
 
 pytestmark = pytest.mark.unit
 
-CHANGES = ("drain", "forget_node", "reset", "begin")
+CHANGES = ("cordon", "drain", "forget_node", "reset", "leave", "begin")
+GONE = {"ended": True, "drained": True, "pods_left": [], "why_left": ""}
 
 
 class Fake:
@@ -32,16 +34,18 @@ class Fake:
         self.broken, self.datastore = False, ""
 
     async def call(self, verb: str, **values: Any) -> dict[str, Any]:
+        await asyncio.sleep(0)  # as any request: others go on meanwhile
         if verb in CHANGES:
-            self.asked.append(f"{self.name} {verb} {values.get('name', '')}".strip())
-        if verb == "reset" and self.broken:
+            what = values.get("name", "") or " ".join(values.get("names", ()))
+            self.asked.append(f"{self.name} {verb} {what}".strip())
+        if verb in ("reset", "leave") and self.broken:
             raise WorkFailed("broken")
         if verb == "look":
             return {"nodes": self._files(), "machine": self._machine()}
         state = {"phase": "joined", "reason": "", "since": 1, "active": True, "name": self.name}
         if verb == "undo":
             self.asked.append(f"{self.name} undo")
-        return {"drained": True, "done": True, "nodes": self.nodes, "boot_id": self.name, **state}
+        return {"done": True, "nodes": self.nodes, "boot_id": self.name, **GONE, **state}
 
     async def close(self) -> None:
         pass
@@ -95,6 +99,20 @@ class Cluster:
         made = Reset(nodes, How(Nobody()), Login(master) if master else None, sure)
         asyncio.run(made.run())
         return errors(made)
+
+    def removal(self, *names: str, master: str = "m1") -> dict[str, Any]:
+        """What became of each."""
+        made = Remove([Candidate(Login(name), Role.WORKER) for name in names], How(Nobody()), Login(master))
+        asyncio.run(asyncio.wait_for(made.run(), 60))
+        return made.answers
+
+    def remove(self, *names: str, master: str = "m1") -> dict[str, str]:
+        """The errors; empty for those who are out."""
+        return {name: answer.get("error", "") for name, answer in self.removal(*names, master=master).items()}
+
+    def add(self, *names: str, role: str = "worker") -> None:
+        for name in names:
+            self.there[name] = Fake(name, NodeConfig("home", role, joins=True), self.asked)
 
 
 def errors(made: Back) -> dict[str, str]:
@@ -171,9 +189,7 @@ def test_workers_stay_as_they_were_where_their_master_fails(cluster: Cluster) ->
 def test_a_master_of_another_cluster_forgets_nobody(cluster: Cluster) -> None:
     cluster.of("m1").config = NodeConfig("office", "master", joins=False)
     assert cluster.reset("w1", master="m1") == {"w1": "it is of the cluster home, and m1 a master of office"}
-    removed = Back([Candidate(Login("w1"), Role.WORKER)], How(Nobody()))
-    asyncio.run(removed.remove(Login("m1")))
-    assert errors(removed) == {"w1": "it is of the cluster home, and m1 a master of office"}
+    assert cluster.remove("w1") == {"w1": "it is of the cluster home, and m1 a master of office"}
     assert cluster.asked == []
 
 

@@ -111,6 +111,17 @@ def test_a_node_that_is_none_any_more_has_no_pods(monkeypatch: pytest.MonkeyPatc
     assert not kubernetes.drain("--all").drained
 
 
+def test_who_is_no_node_is_not_cordoned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """kubectl stops at the first that it does not find."""
+    ran: list[list[str]] = []
+    known = [KubernetesNode(name, True, "", (), "") for name in ("w1", "w2", "w3")]
+    monkeypatch.setattr(kubernetes, "nodes", lambda: known)
+    monkeypatch.setattr(kubernetes, "run", lambda command, **_: ran.append(list(command[1:])) or (0, b"", ""))
+    assert kubernetes.cordon(["w3", "gone", "w1"])
+    assert kubernetes.cordon(["gone"])
+    assert ran == [["kubectl", "cordon", "w1", "w3"]]
+
+
 def test_the_address_of_a_master(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kubernetes, "_text", lambda path: 'log: "x"\nhttps-listen-port: "7443"\n')
     assert kubernetes.url("10.0.0.2") == "https://10.0.0.2:7443"

@@ -2,16 +2,18 @@
 
 import hashlib
 import io
+import threading
 import zlib
 from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
 import pytest
 
-from firstboot import clock, leave, machine, remote, wire
+from firstboot import clock, kubernetes, leave, machine, remote, wire
 from firstboot.arriving import PIECE
 from firstboot.contract import CONFIG, NodeConfig
 from firstboot.edits import Place, Write, to_json
+from firstboot.kubernetes import Drained
 from firstboot.remote import PARTS, Session
 
 pytestmark = pytest.mark.unit
@@ -241,3 +243,38 @@ def test_a_clock_that_cannot_be_set_is_told(root: Path, monkeypatch: pytest.Monk
     found = ask(root, verb="set_clock", now=NOW + 1000 * YEAR, joined=False)
     assert found["error"] == "its clock is wrong, and cannot be set: Operation not permitted"
     assert found["hint"]
+
+
+def test_drains_run_side_by_side_and_are_asked_after(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first ends only once the second has."""
+    ended = {name: threading.Event() for name in ("w1", "w2")}
+
+    def drain(name: str) -> Drained:
+        if name == "w1":
+            ended["w2"].wait(60)
+        ended[name].set()
+        return Drained(name == "w1", (f"a/{name}",), "why")
+
+    monkeypatch.setattr(kubernetes, "drain", drain)
+    session = Session(str(root), io.BytesIO())
+    for name in ended:
+        assert session.answer({"verb": "drain", "name": name}) == {}
+    assert ended["w1"].wait(60)
+
+    def told(name: str) -> Dict[str, Any]:
+        while True:
+            answer = session.answer({"verb": "drained", "name": name})
+            if answer["ended"]:
+                return answer
+
+    assert told("w1") == {"ended": True, "drained": True, "pods_left": ("a/w1",), "why_left": "why"}
+    assert told("w2")["drained"] is False
+
+
+def test_a_drain_that_has_not_ended_says_so(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    end = threading.Event()
+    monkeypatch.setattr(kubernetes, "drain", lambda name: Drained(end.wait(60)))
+    session = Session(str(root), io.BytesIO())
+    session.answer({"verb": "drain", "name": "w1"})
+    assert session.answer({"verb": "drained", "name": "w1"}) == {"ended": False}
+    end.set()
