@@ -37,22 +37,17 @@ class Back(Crew):
         if one.error:
             return {"error": one.error, "hint": one.hint, "code": one.code}
         interrupted = {"error": f"interrupted: {one.phase}", "hint": "Run it again.", "code": INTERRUPTED}
-        return self._answers.get(str(one.candidate.login), interrupted)
+        answer = self._answers.get(str(one.candidate.login))
+        return interrupted if answer is None else self.own(answer)
 
-    def done(self, machine: Machine, phase: str, answer: Mapping[str, Any]) -> None:
-        self._answers[str(machine.candidate.login)] = answer
-        machine.tell(phase)
+    def own(self, answer: Mapping[str, Any]) -> Mapping[str, Any]:
+        """With what is known in the end alone."""
+        return answer
 
-    async def undo(self, sure: Sure) -> None:
-        async def one(machine: Machine) -> None:
-            await look(machine, is_node=False)
-            if machine.looked.machine["k3s"] and holds_cluster(machine):
-                await require(sure, machine)
-            machine.tell("going back")
-            self.done(machine, "as it was", await machine.remote.call("undo"))
-
-        async with AsyncExitStack() as stack:
-            await self.log_in(stack, one)
+    def done(self, outcome: Outcome, phase: str, answer: Mapping[str, Any]) -> None:
+        self._answers[str(outcome.candidate.login)] = answer
+        outcome.enter(phase)
+        self.how.told(outcome)
 
     async def keeper(self, master: Login, stack: AsyncExitStack) -> Keeper | None:
         """None where it is not to be had: then each has failed."""
@@ -70,7 +65,7 @@ class Back(Crew):
 
     async def cordon(self, keeper: Keeper) -> None:
         """All that are well so far, before the first is drained: or its pods went to one of them."""
-        names = [one.outcome.name for one in self.machines.values()]
+        names = [one.outcome.name for one in self.machines.values() if one.looked.config]
         try:
             if names:
                 await keeper.remote.call("cordon", names=names)
@@ -94,7 +89,7 @@ async def look(machine: Machine, *, is_node: bool = True) -> None:
     machine.looked = Looked(snapshot_of(answer["nodes"]), answer["machine"])
     config, named = machine.looked.config, machine.candidate
     if config is None and is_node:
-        raise UserError("no agent of ours has run there", "Is it a node at all?")
+        raise no_node()
     name, hint = machine.looked.name, "Is the host right in the file?"
     if named.name and machine.looked.machine["ours"] and name != named.name:
         raise UserError(f"it is called {name}, not {named.name}", hint)
@@ -103,6 +98,10 @@ async def look(machine: Machine, *, is_node: bool = True) -> None:
             raise UserError(f"it is of the cluster {config.cluster}, not of {named.cluster}", hint)
         machine.candidate = replace(named, role=Role(config.role))
     machine.outcome.name = name
+
+
+def no_node() -> UserError:
+    return UserError("no agent of ours has run there", "Is it a node at all?")
 
 
 def leads(machine: Machine) -> bool:

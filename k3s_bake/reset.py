@@ -111,4 +111,5 @@ class Reset(Back):
             begun = time.monotonic()
             await machine.joined()
             answer["ready_seconds"] = round(time.monotonic() - begun, 3)
-        self.done(machine, "joined" if self.how.wait else "reset", answer | {"ready": self.how.wait or None})
+        phase = "joined" if self.how.wait else "reset"
+        self.done(machine.outcome, phase, answer | {"ready": self.how.wait or None})

@@ -93,13 +93,17 @@ def _tell(back: Back, words: Callable[[Mapping[str, Any]], str], *, as_json: boo
         click.echo(json.dumps(back.answers, indent=2))
         return
     for login, answer in back.answers.items():
-        told = f"{answer['error']}\n    {answer['hint']}" if "error" in answer else words(answer)
+        told = (
+            f"{answer['error']}\n    {answer['hint']}"
+            if "error" in answer
+            else words({"login": login, **answer})
+        )
         report.console().print(report.shown(f"{login}: {told}"))
 
 
 def pods(answer: Mapping[str, Any]) -> str:
     """A line of its own, where a node's pods have not all gone before it went."""
-    if answer.get("drained", True):
+    if answer.get("drained") is not False:
         return ""
     left, why = answer["pods_left"], answer["why_left"]
     told = f": {why}" if why else ""

@@ -9,11 +9,11 @@ import click
 
 from firstboot.errors import UserError
 from k3s_bake.adopt import How
-from k3s_bake.back import Back
 from k3s_bake.cli import leaving
 from k3s_bake.cli.log import lines_of
 from k3s_bake.cli.terminal import Terminal
 from k3s_bake.remove import Remove
+from k3s_bake.undo import Undo
 
 
 @click.command()
@@ -24,9 +24,9 @@ def undo(
 ) -> None:
     """Make machines what they were before they were adopted: K3s gone, each file put back.
 
-    What a person has changed since is left alone, and named. The cluster still lists the node, as NotReady:
-    'k3s-bake remove' first takes it out. Of a master that began its cluster all of the CLUSTER'S DATA are
-    deleted: its name is to be typed, or --yes.
+    What a person has changed since is left alone, and named. The cluster still lists the node, as NotReady,
+    until 'k3s-bake remove' takes it out, before or afterwards. Of a master that began its cluster all of the
+    CLUSTER'S DATA are deleted: its name is to be typed, or --yes.
 
     A LOGIN is [user@]host[:port], or a Host of ~/.ssh/config; without one, every node of --file is meant.
 
@@ -42,8 +42,9 @@ def undo(
         _ask(f"Undo all {len(nodes)}: {', '.join(one.name or str(one.login) for one in nodes)}?")
     lines = lines_of("undo", quiet=as_json)
     person = Terminal()
-    back = Back(nodes, How(person, accept_new=accept_new, told=lines.told))
-    leaving.run(back, back.undo(leaving.sure(person, yes=yes)), lines, _undone)
+    how = How(person, accept_new=accept_new, told=lines.told)
+    back = Undo(nodes, how, leaving.sure(person, yes=yes))
+    leaving.run(back, back.run(), lines, _undone)
     leaving.end(back)
 
 
@@ -63,12 +64,15 @@ def remove(
 
     The data are all that K3s has there, volumes of its local-path storage included.
     The files that make a node stay: 'k3s-bake adopt' takes it in again, 'k3s-bake undo' takes them away.
+    A node that is undone already, or that cannot be reached any more and is NotReady, is forgotten all the
+    same: LOGIN may be its name in the cluster then.
     A LOGIN is [user@]host[:port], or a Host of ~/.ssh/config.
 
     \b
     Examples:
       k3s-bake remove pi@10.0.0.3 --master pi@10.0.0.2
       k3s-bake remove --file cluster.toml pi-2 pi-3
+      k3s-bake remove home-a1b2c3 --master pi@10.0.0.2
     """
     found = leaving.named(logins, file, jump, every=every, master=master)
     if found.keeper is None:
@@ -88,11 +92,28 @@ def _ask(question: str) -> None:
 
 
 def _undone(answer: Mapping[str, Any]) -> str:
+    listed = _listed(answer)
     if not (answer["back"] or answer["left"]):
-        return "nothing to put back: it was never adopted, or is as it was already"
+        return f"nothing to put back: it was never adopted, or is as it was already{listed}"
     left = "".join(f"\n    left alone, changed since: {path}" for path in answer["left"])
-    return f"{len(answer['back'])} paths put back; K3s is gone; what the kernel is told takes a restart{left}"
+    count = len(answer["back"])
+    return f"{count} paths put back; K3s is gone; what the kernel is told takes a restart{left}{listed}"
+
+
+def _listed(answer: Mapping[str, Any]) -> str:
+    if answer["still_listed"] is False:
+        return ""
+    which = (
+        "its cluster still lists it"
+        if answer["still_listed"]
+        else "if its cluster goes on, it still lists it"
+    )
+    forget = f"'k3s-bake remove {answer['login']} --master LOGIN' has it forgotten"
+    return f"\n    {which}, as {answer['name']}, NotReady before long: {forget}"
 
 
 def _gone(answer: Mapping[str, Any]) -> str:
-    return f"{answer['name']} is out of the cluster{leaving.pods(answer)}"
+    told = f"{answer['name']} is out of the cluster"
+    if answer["untouched"]:
+        told += f"; the machine itself was not touched: {answer['untouched']}"
+    return told + leaving.pods(answer)

@@ -277,3 +277,37 @@ def test_nodes_are_drained_side_by_side_and_pods_that_stay_are_named(
     assert f"{stayed}a PodDisruptionBudget does not let them go: default/held\n" in removed.out
     assert f"{stayed}they did not end within 60 s: default/slow\n" in removed.out
     assert ready(master) == {"home-master": True}
+
+
+def test_nodes_that_are_none_any_more_are_forgotten(
+    machines: Machines, adopt: Operator, operator: Operator
+) -> None:
+    """One was undone; the other is off, and before that only its SSH was."""
+    master, undone, off = hosts = machines(10, 11, 12)
+    assert adopt(*logins(*hosts)).code == 0
+    done = operator("undo", login(undone))
+    assert done.code == 0, done.err + done.out
+    how = (
+        f"its cluster still lists it, as home-00000b, NotReady before long: 'k3s-bake remove {login(undone)} "
+    )
+    assert how in done.out
+    assert "home-00000b" in ready(master)
+    removed = operator("remove", login(undone), "--master", login(master))
+    assert removed.code == 0, removed.err + removed.out
+    assert "home-00000b is out of the cluster; the machine itself was not touched: K3s is gone" in removed.out
+    assert ready(master) == {"home-master": True, "home-00000c": True}
+    again = operator("remove", login(undone), "--master", login(master), "--json")
+    assert again.code == 2
+    assert "no agent of ours has run there" in again.out
+
+    off.run("systemctl stop ssh.socket ssh")
+    alive = operator("remove", login(off), "--master", login(master))
+    assert alive.code == 1
+    assert "and its cluster calls home-00000c Ready" in alive.out
+    assert ready(master)["home-00000c"]
+    off.stop()
+    wait(lambda: not ready(master)["home-00000c"], 240, lambda: "it is Ready all the same")
+    gone = operator("remove", "home-00000c", "--master", login(master))
+    assert gone.code == 0, gone.err + gone.out
+    assert "home-00000c is out of the cluster; the machine itself was not touched: it cannot be" in gone.out
+    assert ready(master) == {"home-master": True}

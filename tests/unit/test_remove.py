@@ -5,6 +5,11 @@ from typing import Any
 import pytest
 from test_reset import GONE, Cluster
 
+from bake.spec import Role
+from firstboot.errors import UserError
+from k3s_bake.adopt import Candidate
+from k3s_bake.login import Login
+
 pytestmark = pytest.mark.unit
 
 WORKERS = tuple(f"w{number}" for number in range(1, 7))
@@ -81,5 +86,71 @@ def test_what_became_of_pods_is_the_nodes_own(cluster: Cluster, monkeypatch: pyt
 
     monkeypatch.setattr(master, "call", some)
     made = cluster.removal("w1", "w2")
-    assert made["w1"] == {"name": "w1", "drained": True, "pods_left": [], "why_left": ""}
-    assert made["w2"] == {"name": "w2", "drained": False, "pods_left": ["shop/web"], "why_left": "why"}
+    assert (made["w1"]["drained"], made["w1"]["pods_left"], made["w1"]["why_left"]) == (True, [], "")
+    assert (made["w2"]["drained"], made["w2"]["pods_left"], made["w2"]["why_left"]) == (
+        False,
+        ["shop/web"],
+        "why",
+    )
+
+
+# nodes that are none any more
+
+
+def listed(name: str, address: str, *, ready: bool = False, roles: tuple[str, ...] = ()) -> dict[str, Any]:
+    return {"name": name, "address": address, "ready": ready, "roles": roles, "k3s": "v1.34.9+k3s1"}
+
+
+@pytest.fixture
+def dead(cluster: Cluster) -> Cluster:
+    """The cluster has nodes of machines that are off, and one of a machine that has been undone."""
+    cluster.of("m1").nodes = [
+        listed("m1", "10.0.0.1", ready=True, roles=("control-plane",)),
+        listed("w8", "10.0.0.8"),
+        listed("w7", "10.0.0.7", ready=True),
+        listed("m9", "10.0.0.90", roles=("control-plane", "etcd")),
+        listed("w1", "10.0.0.11", ready=True),
+    ]
+    bare = cluster.of("w1")
+    bare.config, bare.k3s, bare.joined, bare.addresses = None, False, False, ["10.0.0.11/24"]
+    return cluster
+
+
+def test_a_node_that_cannot_be_reached_is_forgotten_by_its_address_or_its_name(dead: Cluster) -> None:
+    for one in ("10.0.0.8", "w8", Candidate(Login("10.9.9.9"), Role.WORKER, "w8", cluster="home")):
+        dead.asked.clear()
+        (answer,) = dead.removal(one).values()
+        assert answer == {
+            "name": "w8",
+            "drained": None,
+            "pods_left": [],
+            "why_left": "",
+            "untouched": "SSH does not answer",
+        }
+        assert dead.asked == ["m1 forget_node w8"]
+    assert set(dead.remove("m9", "w8", "w2").values()) == {""}, "beside one that is well"
+
+
+def test_who_might_come_again_is_not_forgotten(dead: Cluster) -> None:
+    told = dead.remove("10.0.0.7", "w99", "10.0.0.90")
+    assert told["10.0.0.7"] == "SSH does not answer, and its cluster calls w7 Ready"
+    assert told["w99"] == "SSH does not answer", "nobody knows it"
+    assert told["10.0.0.90"] == ""
+    other = Candidate(Login("10.9.9.9"), Role.WORKER, "w8", cluster="office")
+    assert "it is of the cluster office, and m1 a master of home" in dead.remove(other)["10.9.9.9"]
+    dead.strangers = UserError("the login was refused")
+    assert dead.remove("10.0.0.8") == {"10.0.0.8": "the login was refused"}, "somebody is there"
+    assert dead.asked == ["m1 forget_node m9"]
+
+
+def test_an_undone_node_is_forgotten_though_it_is_called_ready_for_a_while(dead: Cluster) -> None:
+    (answer,) = dead.removal("w1").values()
+    assert (answer["name"], answer["untouched"]) == ("w1", "K3s is gone from it")
+    assert dead.asked == ["m1 forget_node w1"]
+    dead.of("w1").addresses = ["10.0.0.12/24"]
+    assert dead.remove("w1") == {"w1": "no agent of ours has run there"}
+    named = Candidate(Login("w1"), Role.WORKER, "w1", cluster="home")
+    assert "calls w1 Ready at 10.0.0.11" in dead.remove(named)["w1"], "the file has another one's address"
+    dead.of("w1").addresses, dead.of("w1").k3s = ["10.0.0.11/24"], True
+    assert dead.remove("w1") == {"w1": "no agent of ours has run there"}, "somebody's K3s is"
+    assert dead.asked == ["m1 forget_node w1"]

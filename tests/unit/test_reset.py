@@ -8,7 +8,7 @@ import pytest
 
 from bake.spec import Role
 from firstboot.contract import CONFIG, HOST_KEY, JOIN_KEY, K3S_DATASTORE, NodeConfig
-from firstboot.errors import WorkFailed
+from firstboot.errors import UserError, WorkFailed
 from firstboot.remote import _node
 from firstboot.snapshot import File
 from k3s_bake import ssh
@@ -17,6 +17,7 @@ from k3s_bake.back import Back
 from k3s_bake.login import Login, Nobody
 from k3s_bake.remove import Remove
 from k3s_bake.reset import Reset
+from k3s_bake.undo import Undo
 
 pytestmark = pytest.mark.unit
 
@@ -32,6 +33,7 @@ class Fake:
         self.key: str | None = HOST_KEY if config and not config.joins else JOIN_KEY
         self.nodes: list[dict[str, Any]] | None = None
         self.broken, self.datastore = False, ""
+        self.k3s, self.joined, self.addresses = True, True, ["10.0.0.9/24"]
 
     async def call(self, verb: str, **values: Any) -> dict[str, Any]:
         await asyncio.sleep(0)  # as any request: others go on meanwhile
@@ -45,14 +47,22 @@ class Fake:
         state = {"phase": "joined", "reason": "", "since": 1, "active": True, "name": self.name}
         if verb == "undo":
             self.asked.append(f"{self.name} undo")
+            return {"back": ["/etc/x"], "left": []}
         return {"done": True, "nodes": self.nodes, "boot_id": self.name, **GONE, **state}
 
     async def close(self) -> None:
         pass
 
     def _machine(self) -> dict[str, Any]:
-        ours = {"name": self.name, "joined": True}
-        return {"ours": ours, "hostname": "raspberrypi", "boot_id": self.name, "k3s": True}
+        ours = {"name": self.name, "joined": True} if self.joined else None
+        found = {
+            "ours": ours,
+            "hostname": "raspberrypi",
+            "boot_id": self.name,
+            "k3s": self.k3s,
+            "etcd": False,
+        }
+        return {**found, "k3s_is_on": self.k3s, "addresses": {"eth0": self.addresses}}
 
     def _files(self) -> dict[str, Any]:
         file = _node(File(1, 0o600, 0, 0, ""))
@@ -68,6 +78,8 @@ class Cluster:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked: list[str] = []
         self.sure = True
+        self.strangers: UserError = WorkFailed("SSH does not answer", "Is it on?")
+        """What is said of any other host."""
         self.there = {
             name: Fake(name, NodeConfig("home", role, joins=joins), self.asked)
             for name, role, joins in (
@@ -82,6 +94,8 @@ class Cluster:
         ]
 
         async def opened(login: Login, *_: object, **__: object) -> Fake:
+            if login.host not in self.there:
+                raise self.strangers
             return self.there[login.host]
 
         monkeypatch.setattr(ssh, "opened", opened)
@@ -100,9 +114,17 @@ class Cluster:
         asyncio.run(made.run())
         return errors(made)
 
-    def removal(self, *names: str, master: str = "m1") -> dict[str, Any]:
+    def undo(self, *nodes: Candidate) -> Undo:
+        async def sure(name: str) -> bool:
+            return self.sure
+
+        made = Undo(nodes, How(Nobody()), sure)
+        asyncio.run(made.run())
+        return made
+
+    def removal(self, *nodes: str | Candidate, master: str = "m1") -> dict[str, Any]:
         """What became of each."""
-        made = Remove([Candidate(Login(name), Role.WORKER) for name in names], How(Nobody()), Login(master))
+        made = Remove([of(node) for node in nodes], How(Nobody()), Login(master))
         asyncio.run(asyncio.wait_for(made.run(), 60))
         return made.answers
 
@@ -113,6 +135,10 @@ class Cluster:
     def add(self, *names: str, role: str = "worker") -> None:
         for name in names:
             self.there[name] = Fake(name, NodeConfig("home", role, joins=True), self.asked)
+
+
+def of(node: str | Candidate) -> Candidate:
+    return node if isinstance(node, Candidate) else Candidate(Login(node), Role.WORKER)
 
 
 def errors(made: Back) -> dict[str, str]:
@@ -194,7 +220,7 @@ def test_a_master_of_another_cluster_forgets_nobody(cluster: Cluster) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "of", "told"),
+    ("name", "whose", "told"),
     [
         ("w2", "home", "it is called w1, not w2"),
         ("w1", "office", "it is of the cluster home, not of office"),
@@ -202,10 +228,9 @@ def test_a_master_of_another_cluster_forgets_nobody(cluster: Cluster) -> None:
     ],
 )
 def test_another_node_than_the_file_names_is_left_alone(
-    cluster: Cluster, name: str, of: str, told: str
+    cluster: Cluster, name: str, whose: str, told: str
 ) -> None:
-    back = Back([Candidate(Login("w1"), Role.WORKER, name, cluster=of)], How(Nobody()))
-    asyncio.run(back.undo(lambda _: asyncio.sleep(0, True)))
+    back = cluster.undo(Candidate(Login("w1"), Role.WORKER, name, cluster=whose))
     assert errors(back) == {"w1": told}
     assert cluster.asked == ([] if told else ["w1 undo"])
 
@@ -213,8 +238,8 @@ def test_another_node_than_the_file_names_is_left_alone(
 @pytest.mark.parametrize("sure", [False, True])
 def test_the_data_of_a_cluster_are_undone_by_who_means_it(cluster: Cluster, sure: bool) -> None:
     names = ("m1", "m2", "w1")
-    back = Back([Candidate(Login(name), Role.WORKER) for name in names], How(Nobody()))
-    asyncio.run(back.undo(lambda _: asyncio.sleep(0, sure)))
+    cluster.sure = sure
+    back = cluster.undo(*map(of, names))
     told = "" if sure else "all of its cluster's data would be gone"
     assert errors(back) == {"m1": told, "m2": "", "w1": ""}
     assert set(cluster.asked) == {f"{name} undo" for name in names if sure or name != "m1"}
@@ -222,6 +247,5 @@ def test_the_data_of_a_cluster_are_undone_by_who_means_it(cluster: Cluster, sure
 
 def test_a_machine_whose_adoption_was_cut_off_goes_back_without_a_question(cluster: Cluster) -> None:
     cluster.of("m1").config = None
-    back = Back([Candidate(Login("m1"), Role.MASTER)], How(Nobody()))
-    asyncio.run(back.undo(lambda _: asyncio.sleep(0, False)))
-    assert errors(back) == {"m1": ""}
+    cluster.sure = False
+    assert errors(cluster.undo(of("m1"))) == {"m1": ""}
