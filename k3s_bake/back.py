@@ -16,6 +16,16 @@ from k3s_bake.keeper import Keeper
 from k3s_bake.login import Login
 
 INTERRUPTED = 130
+_UNTOUCHED = ("waiting", "connecting", "not reached", "looking", "looked")
+_SO_FAR = {
+    "cordoned": "It takes no new pods. Run it again; or 'k3s kubectl uncordon {name}', on its master.",
+    "draining": "It takes no new pods, and some may have gone. Run it again; or 'k3s kubectl uncordon "
+    "{name}', on its master.",
+    "leaving": "It may be off by now, and its cluster may list it still. Run it again.",
+    "forgetting": "Its cluster may have forgotten it by now. Run it again.",
+    "going back": "It may be going on with that. Run it again.",
+}
+"""What is true of a node where its phase was cut off."""
 Sure = Callable[[str], Awaitable[bool]]
 """Whether the person means the master of that name, whose cluster's data will be gone."""
 SECRETS = (JOIN_KEY, HOST_KEY, K3S_DATASTORE)
@@ -36,7 +46,7 @@ class Back(Crew):
     def _answer(self, one: Outcome) -> Mapping[str, Any]:
         if one.error:
             return {"error": one.error, "hint": one.hint, "code": one.code}
-        interrupted = {"error": f"interrupted: {one.phase}", "hint": "Run it again.", "code": INTERRUPTED}
+        interrupted = {"error": f"interrupted: {one.phase}", "hint": so_far(one), "code": INTERRUPTED}
         answer = self._answers.get(str(one.candidate.login))
         return interrupted if answer is None else self.own(answer)
 
@@ -69,6 +79,9 @@ class Back(Crew):
         try:
             if names:
                 await keeper.remote.call("cordon", names=names)
+            for one in self.machines.values():
+                if one.outcome.name in names:
+                    one.tell("cordoned")
         except UserError as error:
             self.fail_all(error)
 
@@ -77,6 +90,19 @@ class Back(Crew):
         for at, outcome in enumerate(self.outcomes):
             if not outcome.error:
                 self.fail(at, error)
+
+
+def is_untouched(one: Outcome) -> bool:
+    """Nothing was changed on it, nor of it in its cluster."""
+    entered = [phase for _, phase in one.timeline if phase != "failed"]
+    return not set(entered).difference(_UNTOUCHED)
+
+
+def so_far(one: Outcome) -> str:
+    """Of one that was interrupted. All other phases are those of its agent, once it has begun anew."""
+    if is_untouched(one):
+        return "Nothing was changed there."
+    return _SO_FAR.get(one.phase, "It is reset, and goes on joining by itself.").format(name=one.name)
 
 
 async def look(machine: Machine, *, is_node: bool = True) -> None:

@@ -94,6 +94,7 @@ class Remove(Back):
     async def _forget(self, keeper: Keeper, outcome: Outcome, node: Mapping[str, Any], why: str) -> None:
         """By its master alone. Its pods are made anew elsewhere once there is no such node any more."""
         name = outcome.name = str(node["name"])
+        outcome.enter("forgetting")
         if MASTERS & set(node["roles"]):
             async with keeper.turn:
                 await keeper.forget(name)

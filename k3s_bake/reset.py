@@ -104,6 +104,7 @@ class Reset(Back):
             machine.tell("leaving")
             await machine.remote.call("reset")
         await machine.remote.call("begin")
+        machine.tell("begun")
         if holds_cluster(machine):
             self.leads.append(machine.outcome.name)
         answer["reset_seconds"] = round(time.monotonic() - begun, 3)

@@ -20,6 +20,7 @@ from k3s_bake import fleet_page, fleet_report, report
 from k3s_bake import upgrade as rolling
 from k3s_bake.adopt import How, Outcome
 from k3s_bake.candidates import candidates
+from k3s_bake.cli.interrupted import Interrupted
 from k3s_bake.cli.log import lines_of
 from k3s_bake.cli.operator_options import jump_option
 from k3s_bake.cli.terminal import Terminal
@@ -133,7 +134,7 @@ def preflight(as_json: bool, **given: Any) -> None:
     order = _order(given, True, screen, joins=False)
     lines = lines_of("preflight", quiet=screen.is_live)
     fleet = Fleet(order, _how(given, lines, screen))
-    _run(fleet, fleet.check(), lines, screen, as_json=as_json)
+    _run(fleet, fleet.check(), lines, screen, as_json=as_json, hint="Nothing was changed.")
     _end(fleet.outcomes, as_json, lines.log)
 
 
@@ -234,14 +235,26 @@ def _cluster(named: str | None, home: cache.Home, *, makes: bool) -> str:
     return name
 
 
-def _run(fleet: Fleet, work: Any, lines: fleet_report.Lines, screen: Screen, *, as_json: bool) -> None:
+_KEPT = "What was downloaded or sent is kept for the next run; a node goes on with what it has begun."
+
+
+def _run(
+    fleet: Fleet,
+    work: Any,
+    lines: fleet_report.Lines,
+    screen: Screen,
+    *,
+    as_json: bool,
+    hint: str = _KEPT,
+) -> None:
+    """``hint``: what is true where it is interrupted."""
     try:
         with screen.showing(lambda: fleet_report.progress(fleet.outcomes)):
             asyncio.run(work)
     except KeyboardInterrupt:
         report.console(stderr=True).print("interrupted: run it again to go on. So far:")
         _tell(fleet.outcomes, as_json)
-        raise
+        raise Interrupted(hint) from None
     finally:
         lines.end(fleet.outcomes)
 

@@ -10,8 +10,9 @@ import click
 
 from bake import cluster_file
 from k3s_bake import report
-from k3s_bake.back import Back, Sure
+from k3s_bake.back import Back, Sure, is_untouched
 from k3s_bake.chosen import Chosen, chosen
+from k3s_bake.cli.interrupted import Interrupted
 from k3s_bake.cli.operator_options import jump_option
 from k3s_bake.cli.terminal import Terminal
 from k3s_bake.fleet_report import Lines
@@ -82,10 +83,16 @@ def run(
         if not lines.quiet:
             report.console(stderr=True).print("interrupted: run it again to go on. So far:")
         _tell(back, words, as_json=lines.quiet)
-        raise
+        raise Interrupted(_so_far(back)) from None
     finally:
         lines.end(back.outcomes)
     _tell(back, words, as_json=lines.quiet)
+
+
+def _so_far(back: Back) -> str:
+    if all(map(is_untouched, back.outcomes)):
+        return "Nothing was changed."
+    return "Run it again: what is done stays done, and it goes on with the others."
 
 
 def _tell(back: Back, words: Callable[[Mapping[str, Any]], str], *, as_json: bool) -> None:

@@ -10,6 +10,7 @@ import click
 from firstboot.errors import UserError
 from k3s_bake.adopt import How
 from k3s_bake.cli import leaving
+from k3s_bake.cli.interrupted import Interrupted
 from k3s_bake.cli.log import lines_of
 from k3s_bake.cli.terminal import Terminal
 from k3s_bake.remove import Remove
@@ -87,7 +88,11 @@ def _ask(question: str) -> None:
     """UserError where nobody is there, or does not want it."""
     if not sys.stdin.isatty():
         raise UserError("nobody is there to be asked whether all are meant", "--yes, or name some of them.")
-    if not click.confirm(question, err=True):
+    try:
+        is_meant = click.confirm(question, err=True)
+    except click.Abort:
+        raise Interrupted("Nothing was changed.") from None
+    if not is_meant:
         raise UserError("nothing was changed")
 
 

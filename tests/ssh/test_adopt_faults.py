@@ -237,6 +237,7 @@ def test_ctrl_c_says_how_far_each_is(machines: Machines, start: Start, adopting:
         os.killpg(process.pid, signal.SIGINT)
         out, err = process.communicate(timeout=120)
     assert "interrupted: run it again to go on" in err
+    assert "a node goes on with what it has begun" in err
     assert "Traceback" not in err
     assert "asking" in next(line for line in out.splitlines() if worker.address in line)
 

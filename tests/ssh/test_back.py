@@ -148,6 +148,8 @@ def test_ctrl_c_says_how_far_a_reset_is(machines: Machines, adopt: Operator, sta
             out, err = process.communicate(timeout=120)
         assert process.returncode == 130
         assert "Traceback" not in err
+        assert "error: interrupted" in err
+        assert "what is done stays done" in err
         if more:
             assert json.loads(out)[login(worker)]["error"].startswith("interrupted: ")
         else:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from test_reset import Cluster
 
 from bake import cluster_file
 from firstboot.errors import UserError, WorkFailed
@@ -182,3 +183,49 @@ def test_what_cannot_be_reached_is_json_for_each(run: Run, words: tuple[str, ...
 )
 def test_pods_that_stayed_are_named_in_a_line(answer: dict[str, Any], told: str) -> None:
     assert leaving.pods(answer).strip() == told
+
+
+@pytest.mark.parametrize(
+    ("command", "verb", "hint", "untouched"),
+    [
+        (("undo",), "look", "Nothing was changed there.", True),
+        (("undo",), "undo", "It may be going on with that. Run it again.", False),
+        (("remove", "--master", "m1"), "look", "Nothing was changed there.", True),
+        (("remove", "--master", "m1"), "drain", "It takes no new pods, and some may have gone.", False),
+        (("remove", "--master", "m1"), "leave", "It may be off by now, and its cluster may list", False),
+        (("reset", "--master", "m1"), "drain", "It takes no new pods, and some may have gone.", False),
+        (("reset", "--master", "m1"), "reset", "It may be off by now, and its cluster may list", False),
+        (("reset", "--master", "m1"), "state", "It is reset, and goes on joining by itself.", False),
+    ],
+)
+def test_ctrl_c_says_what_is_true_of_each_and_of_all(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: tuple[str, ...],
+    verb: str,
+    hint: str,
+    untouched: bool,
+) -> None:
+    monkeypatch.setenv("K3S_BAKE_HOME", str(tmp_path / "home"))
+    cluster = Cluster(monkeypatch)
+    for name in ("m1", "w1"):
+        call = cluster.of(name).call
+
+        async def cut(asked: str, call: Any = call, name: str = name, **values: Any) -> dict[str, Any]:
+            if (asked, name) in ((verb, "w1"), ("drain", "m1")) and asked == verb:
+                raise KeyboardInterrupt
+            found: dict[str, Any] = await call(asked, **values)
+            if asked == "state":
+                found["phase"] = "asking"
+            return found
+
+        monkeypatch.setattr(cluster.of(name), "call", cut)
+    done = CliRunner().invoke(cli, [command[0], "w1", *command[1:], "--json"])
+    assert isinstance(done.exception, UserError), done.output
+    assert (done.exception.message, done.exception.exit_code) == ("interrupted", 130)
+    assert (done.exception.hint == "Nothing was changed.") is untouched
+    assert "download" not in done.exception.hint
+    (answer,) = json.loads(done.stdout).values()
+    assert answer["error"].startswith("interrupted: ")
+    assert answer["hint"].startswith(hint)
+    assert answer["code"] == 130
