@@ -1,4 +1,4 @@
-"""Nodes on their way back: out of their cluster, or to what they were. An answer or an error for each."""
+"""Nodes on their way back: out of their cluster, or to what they were. A result for each."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -8,14 +8,14 @@ from typing import Any
 from bake.spec import Role
 from firstboot.contract import CONFIG, HOST_KEY, JOIN_KEY, K3S_DATASTORE
 from firstboot.errors import UserError
-from k3s_bake import ssh
+from k3s_bake import fleet_report, ssh
 from k3s_bake.adopt import Candidate, How, Looked, Machine, Outcome
-from k3s_bake.crew import Crew
+from k3s_bake.crew import Crew, interrupt
 from k3s_bake.found import snapshot_of
 from k3s_bake.keeper import Keeper
 from k3s_bake.login import Login
+from k3s_bake.preflight import lan_address
 
-INTERRUPTED = 130
 _UNTOUCHED = ("waiting", "connecting", "not reached", "looking", "looked")
 _SO_FAR = {
     "cordoned": "It takes no new pods. Run it again; or 'k3s kubectl uncordon {name}', on its master.",
@@ -32,27 +32,39 @@ SECRETS = (JOIN_KEY, HOST_KEY, K3S_DATASTORE)
 
 
 class Back(Crew):
+    OWN: Mapping[str, Any] = {}
+    """What a command says of each in JSON, beyond what all say: as it is where nothing was done."""
+
     def __init__(self, nodes: Sequence[Candidate], how: How) -> None:
         self.how = how
         self.outcomes = [Outcome(one, one.name or "") for one in nodes]
         self.machines: dict[int, Machine] = {}
         self._answers: dict[str, Mapping[str, Any]] = {}
 
-    @property
-    def answers(self) -> dict[str, Mapping[str, Any]]:
-        """By login: what became of it; else ``error``, ``hint`` and ``code``."""
-        return {str(one.candidate.login): self._answer(one) for one in self.outcomes}
+    def data(self) -> list[dict[str, Any]]:
+        """Of each, as they were named: what fleet_report.common says, and the command's own."""
+        return [self._data(one) for one in self.outcomes]
 
-    def _answer(self, one: Outcome) -> Mapping[str, Any]:
-        if one.error:
-            return {"error": one.error, "hint": one.hint, "code": one.code}
-        interrupted = {"error": f"interrupted: {one.phase}", "hint": so_far(one), "code": INTERRUPTED}
+    def _data(self, one: Outcome) -> dict[str, Any]:
+        # Without a file nobody has said what it is before it was looked at.
+        known = {} if one.candidate.cluster else {"role": None}
         answer = self._answers.get(str(one.candidate.login))
-        return interrupted if answer is None else self.own(answer)
+        return {
+            **fleet_report.common(one),
+            **known,
+            **self.OWN,
+            **({} if answer is None else self.own(one.name, answer)),
+        }
 
-    def own(self, answer: Mapping[str, Any]) -> Mapping[str, Any]:
+    def own(self, name: str, answer: Mapping[str, Any]) -> Mapping[str, Any]:
         """With what is known in the end alone."""
         return answer
+
+    def interrupt(self) -> None:
+        """Whatever was not done yet is said to be interrupted."""
+        for one in self.outcomes:
+            if not one.error and str(one.candidate.login) not in self._answers:
+                interrupt(one, so_far(one))
 
     def done(self, outcome: Outcome, phase: str, answer: Mapping[str, Any]) -> None:
         self._answers[str(outcome.candidate.login)] = answer
@@ -83,7 +95,8 @@ class Back(Crew):
                 if one.outcome.name in names:
                     one.tell("cordoned")
         except UserError as error:
-            self.fail_all(error)
+            for at in list(self.machines):
+                self.fail(at, error)
 
     def fail_all(self, error: UserError) -> None:
         """All that have not failed by themselves."""
@@ -122,8 +135,10 @@ async def look(machine: Machine, *, is_node: bool = True) -> None:
     if config:
         if named.cluster not in (None, config.cluster):
             raise UserError(f"it is of the cluster {config.cluster}, not of {named.cluster}", hint)
-        machine.candidate = replace(named, role=Role(config.role))
+        machine.candidate = replace(named, role=Role(config.role), cluster=config.cluster)
+        machine.outcome.candidate = machine.candidate
     machine.outcome.name = name
+    machine.outcome.address = lan_address(machine.looked.machine, named.login.host) or ""
 
 
 def no_node() -> UserError:

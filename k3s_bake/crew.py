@@ -16,6 +16,15 @@ _AT_ONCE = 64
 """Machines that are logged in to at the same moment."""
 
 
+INTERRUPTED = 130
+"""128 + SIGINT, as shells say it."""
+
+
+def interrupt(outcome: Outcome, hint: str) -> None:
+    """What it says of itself where a person has stopped the run: its phase is how far it was."""
+    outcome.error, outcome.hint, outcome.code = f"interrupted: {outcome.phase}", hint, INTERRUPTED
+
+
 class Crew:
     how: How
     outcomes: list[Outcome]

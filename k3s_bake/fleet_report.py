@@ -86,18 +86,26 @@ def troubles(outcomes: Sequence[Outcome]) -> list[str]:
     return lines
 
 
+def common(one: Outcome) -> dict[str, Any]:
+    """What every command that acts on nodes says of each in JSON. docs/adopting.md explains it."""
+    return {
+        "name": one.name,
+        "role": one.candidate.role.value,
+        "login": str(one.candidate.login),
+        "address": one.address,
+        "phase": one.phase,
+        "reason": one.reason,
+        "error": one.error,
+        "hint": one.hint,
+        "code": one.code,
+        "ready": one.ready,
+    }
+
+
 def data(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     return [
         {
-            "name": one.name,
-            "role": one.candidate.role.value,
-            "login": str(one.candidate.login),
-            "address": one.address,
-            "phase": one.phase,
-            "reason": one.reason,
-            "error": one.error,
-            "hint": one.hint,
-            "ready": one.ready,
+            **common(one),
             "configuration_seconds": _rounded(one.conf),
             "installation_seconds": _rounded(one.inst),
             "changes": manifest.steps(one.plan) if one.plan else None,

@@ -12,6 +12,8 @@ from k3s_bake.adopt import Looked, Machine
 
 MASTERS = {"control-plane", "master", "etcd"}
 """Roles, as Kubernetes calls them."""
+PODS: Mapping[str, Any] = {"drained": None, "pods_left": [], "why_left": ""}
+"""As firstboot.kubernetes.Drained, where nothing was drained."""
 _DRAINS = 4
 """Nodes that are drained at the same time: each is a kubectl on the master, of some 60 MB."""
 _POLL = 0.5
@@ -56,7 +58,7 @@ class Keeper:
         while True:
             answer = await self.remote.call("drained", name=name)
             if answer["ended"]:
-                return {key: answer[key] for key in ("drained", "pods_left", "why_left")}
+                return {key: answer[key] for key in PODS}
             await asyncio.sleep(_POLL)
 
     async def forget(self, name: str) -> None:

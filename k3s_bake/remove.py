@@ -5,19 +5,24 @@ done on them then, and the cluster alone says which of its nodes they were.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, nullcontext
+from dataclasses import replace
 from ipaddress import ip_interface
 from typing import Any
 
+from bake.spec import Role
 from firstboot.errors import UserError, WorkFailed
 from k3s_bake import back
 from k3s_bake.adopt import Candidate, How, Machine, Outcome
 from k3s_bake.back import Back
-from k3s_bake.keeper import MASTERS, Keeper, leave
+from k3s_bake.keeper import MASTERS, PODS, Keeper, leave
 from k3s_bake.login import Login
 
 
 class Remove(Back):
+    OWN: Mapping[str, Any] = {**PODS, "untouched": ""}
+    """``untouched``: why nothing was done on the machine, where its cluster alone has forgotten it."""
+
     def __init__(self, nodes: Sequence[Candidate], how: How, master: Login) -> None:
         super().__init__(nodes, how)
         self._master = master
@@ -60,7 +65,7 @@ class Remove(Back):
             await self._forget_undone(keeper, machine)
             return
         pods = await leave(machine, keeper, "leave")
-        self.done(machine.outcome, "removed", {"name": machine.outcome.name, **pods, "untouched": ""})
+        self.done(machine.outcome, "removed", pods)
 
     async def _forget_unreached(self, keeper: Keeper, outcome: Outcome, error: UserError) -> None:
         """``error``: why it was not. It is raised where its cluster knows no such node."""
@@ -94,14 +99,18 @@ class Remove(Back):
     async def _forget(self, keeper: Keeper, outcome: Outcome, node: Mapping[str, Any], why: str) -> None:
         """By its master alone. Its pods are made anew elsewhere once there is no such node any more."""
         name = outcome.name = str(node["name"])
+        is_master = bool(MASTERS & set(node["roles"]))
+        own = keeper.looked.config
+        outcome.candidate = replace(
+            outcome.candidate,
+            role=Role.MASTER if is_master else Role.WORKER,
+            cluster=own.cluster if own else outcome.candidate.cluster,
+        )
+        outcome.address = str(node["address"])
         outcome.enter("forgetting")
-        if MASTERS & set(node["roles"]):
-            async with keeper.turn:
-                await keeper.forget(name)
-        else:
+        async with keeper.turn if is_master else nullcontext():
             await keeper.forget(name)
-        pods: Mapping[str, Any] = {"drained": None, "pods_left": [], "why_left": ""}
-        self.done(outcome, "forgotten", {"name": name, **pods, "untouched": why})
+        self.done(outcome, "forgotten", {"untouched": why})
 
 
 def _listed(

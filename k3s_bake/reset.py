@@ -6,8 +6,9 @@ starts the cluster before those that join it, and workers last: they need its ne
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
+from typing import Any
 
 from bake.spec import Role
 from firstboot.contract import HOST_KEY, JOIN_KEY, K3S_DATASTORE
@@ -15,11 +16,13 @@ from firstboot.errors import UserError, WorkFailed
 from k3s_bake import back
 from k3s_bake.adopt import Candidate, How, Machine
 from k3s_bake.back import Back, Sure, holds_cluster, leads
-from k3s_bake.keeper import MASTERS, Keeper, leave
+from k3s_bake.keeper import MASTERS, PODS, Keeper, leave
 from k3s_bake.login import Login
 
 
 class Reset(Back):
+    OWN: Mapping[str, Any] = {**PODS, "reset_seconds": None, "ready_seconds": None}
+
     def __init__(self, nodes: Sequence[Candidate], how: How, master: Login | None, sure: Sure) -> None:
         super().__init__(nodes, how)
         self.leads: list[str] = []
@@ -96,7 +99,7 @@ class Reset(Back):
     # one
 
     async def _one(self, machine: Machine) -> None:
-        answer: dict[str, object] = {"name": machine.outcome.name}
+        answer: dict[str, object] = {}
         begun = time.monotonic()
         if self._keeper is not None:
             answer.update(await leave(machine, self._keeper, "reset"))
@@ -112,5 +115,5 @@ class Reset(Back):
             begun = time.monotonic()
             await machine.joined()
             answer["ready_seconds"] = round(time.monotonic() - begun, 3)
-        phase = "joined" if self.how.wait else "reset"
-        self.done(machine.outcome, phase, answer | {"ready": self.how.wait or None})
+        machine.outcome.ready = self.how.wait or None
+        self.done(machine.outcome, "joined" if self.how.wait else "reset", answer)

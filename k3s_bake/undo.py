@@ -12,6 +12,10 @@ from k3s_bake.keeper import MASTERS
 
 
 class Undo(Back):
+    OWN: Mapping[str, Any] = {"back": [], "left": [], "still_listed": None}
+    """Paths that were put back, and that were left alone; ``still_listed``: its cluster goes on, and was not
+    told; None: nobody knows whether it goes on."""
+
     def __init__(self, nodes: Sequence[Candidate], how: How, sure: Sure) -> None:
         super().__init__(nodes, how)
         self._sure = sure
@@ -41,11 +45,10 @@ class Undo(Back):
         self._undone.add(name)
         if config and is_joined:
             self._clusters[name] = config.cluster
-        self.done(machine.outcome, "as it was", {"name": name, **answer})
+        self.done(machine.outcome, "as it was", answer)
 
-    def own(self, answer: Mapping[str, Any]) -> Mapping[str, Any]:
-        """``still_listed``: its cluster goes on, and was not told; None: nobody knows whether it goes on."""
-        return {**answer, "still_listed": self._is_listed(str(answer["name"]))}
+    def own(self, name: str, answer: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {**answer, "still_listed": self._is_listed(name)}
 
     def _is_listed(self, name: str) -> bool | None:
         cluster = self._clusters.get(name)

@@ -24,6 +24,7 @@ from k3s_bake.cli.interrupted import Interrupted
 from k3s_bake.cli.log import lines_of
 from k3s_bake.cli.operator_options import jump_option
 from k3s_bake.cli.terminal import Terminal
+from k3s_bake.crew import interrupt
 from k3s_bake.fleet import Fleet, Order
 from k3s_bake.peers import Peers
 from k3s_bake.progress import Bars
@@ -235,6 +236,8 @@ def _cluster(named: str | None, home: cache.Home, *, makes: bool) -> str:
     return name
 
 
+_ENDS = ("joined", "pending", "changed", "planned", "fit", "left as it was")
+"""Phases after which nothing more is done with a node."""
 _KEPT = "What was downloaded or sent is kept for the next run; a node goes on with what it has begun."
 
 
@@ -252,6 +255,9 @@ def _run(
         with screen.showing(lambda: fleet_report.progress(fleet.outcomes)):
             asyncio.run(work)
     except KeyboardInterrupt:
+        for one in fleet.outcomes:
+            if not one.error and one.phase not in _ENDS:
+                interrupt(one, "Run it again: it goes on where it was." if hint == _KEPT else hint)
         report.console(stderr=True).print("interrupted: run it again to go on. So far:")
         _tell(fleet.outcomes, as_json)
         raise Interrupted(hint) from None

@@ -80,6 +80,7 @@ def run(
     try:
         asyncio.run(work)
     except KeyboardInterrupt:
+        back.interrupt()
         if not lines.quiet:
             report.console(stderr=True).print("interrupted: run it again to go on. So far:")
         _tell(back, words, as_json=lines.quiet)
@@ -96,21 +97,18 @@ def _so_far(back: Back) -> str:
 
 
 def _tell(back: Back, words: Callable[[Mapping[str, Any]], str], *, as_json: bool) -> None:
+    every = back.data()
     if as_json:
-        click.echo(json.dumps(back.answers, indent=2))
+        click.echo(json.dumps(every, indent=2))
         return
-    for login, answer in back.answers.items():
-        told = (
-            f"{answer['error']}\n    {answer['hint']}"
-            if "error" in answer
-            else words({"login": login, **answer})
-        )
-        report.console().print(report.shown(f"{login}: {told}"))
+    for one in every:
+        failed = one["error"] + (f"\n    {one['hint']}" if one["hint"] else "")
+        report.console().print(report.shown(f"{one['login']}: {failed or words(one)}"))
 
 
 def pods(answer: Mapping[str, Any]) -> str:
     """A line of its own, where a node's pods have not all gone before it went."""
-    if answer.get("drained") is not False:
+    if answer["drained"] is not False:
         return ""
     left, why = answer["pods_left"], answer["why_left"]
     told = f": {why}" if why else ""

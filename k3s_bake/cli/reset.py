@@ -59,7 +59,7 @@ def reset(
 
 def _words(answer: Mapping[str, Any]) -> str:
     pods = leaving.pods(answer)
-    if "ready_seconds" not in answer:
+    if answer["ready_seconds"] is None:
         return f"{answer['name']} is reset ({answer['reset_seconds']:.1f} s) and joins by itself{pods}"
     took = f"reset in {answer['reset_seconds']:.1f} s, Ready {answer['ready_seconds']:.1f} s later"
     return f"{answer['name']} is Ready: {took}{pods}"

@@ -154,7 +154,10 @@ def test_what_cannot_be_reached_is_json_for_each(run: Run, words: tuple[str, ...
     done = run(*words, "--json")
     assert done.exit_code == 1
     found = json.loads(done.stdout)
-    assert found == {login: {"error": told, "hint": "Is it on?", "code": 1} for login in ("a", "b")}
+    assert [one["login"] for one in found] == ["a", "b"]
+    assert {(one["error"], one["hint"], one["code"], one["role"]) for one in found} == {
+        (told, "Is it on?", 1, None)
+    }
     assert done.stderr == ""
     plain = run(*words)
     assert plain.exit_code == 1
@@ -166,7 +169,7 @@ def test_what_cannot_be_reached_is_json_for_each(run: Run, words: tuple[str, ...
     ("answer", "told"),
     [
         ({"drained": True, "pods_left": [], "why_left": ""}, ""),
-        ({}, ""),
+        ({"drained": None, "pods_left": [], "why_left": ""}, ""),
         (
             {"drained": False, "pods_left": [], "why_left": "The connection was refused"},
             "not all of its pods could be moved first: The connection was refused",
@@ -225,7 +228,7 @@ def test_ctrl_c_says_what_is_true_of_each_and_of_all(
     assert (done.exception.message, done.exception.exit_code) == ("interrupted", 130)
     assert (done.exception.hint == "Nothing was changed.") is untouched
     assert "download" not in done.exception.hint
-    (answer,) = json.loads(done.stdout).values()
+    (answer,) = json.loads(done.stdout)
     assert answer["error"].startswith("interrupted: ")
     assert answer["hint"].startswith(hint)
     assert answer["code"] == 130

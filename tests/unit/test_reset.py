@@ -126,11 +126,11 @@ class Cluster:
         """What became of each."""
         made = Remove([of(node) for node in nodes], How(Nobody()), Login(master))
         asyncio.run(asyncio.wait_for(made.run(), 60))
-        return made.answers
+        return by_login(made)
 
     def remove(self, *names: str, master: str = "m1") -> dict[str, str]:
         """The errors; empty for those who are out."""
-        return {name: answer.get("error", "") for name, answer in self.removal(*names, master=master).items()}
+        return {name: answer["error"] for name, answer in self.removal(*names, master=master).items()}
 
     def add(self, *names: str, role: str = "worker") -> None:
         for name in names:
@@ -141,9 +141,13 @@ def of(node: str | Candidate) -> Candidate:
     return node if isinstance(node, Candidate) else Candidate(Login(node), Role.WORKER)
 
 
+def by_login(made: Back) -> dict[str, Any]:
+    return {one["login"]: one for one in made.data()}
+
+
 def errors(made: Back) -> dict[str, str]:
     """Empty for those that were done."""
-    return {name: str(answer.get("error", "")) for name, answer in made.answers.items()}
+    return {name: answer["error"] for name, answer in by_login(made).items()}
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
 
 
 def listed(cluster: Cluster, *names: str) -> dict[str, bool | None]:
-    return {name: answer["still_listed"] for name, answer in cluster.undo(*map(of, names)).answers.items()}
+    return {one["login"]: one["still_listed"] for one in cluster.undo(*map(of, names)).data()}
 
 
 def test_a_cluster_lists_its_undone_nodes_for_as_long_as_it_has_a_master(cluster: Cluster) -> None:
