@@ -97,6 +97,7 @@ def adopt(dry_run: bool, verbose: bool, as_json: bool, page: Path | None, **give
       k3s-bake adopt --worker pi@10.0.0.5 --cluster home --accept-new
       k3s-bake adopt --file cluster.toml --k3s v1.34.9+k3s1 --json
       k3s-bake adopt --file cluster.toml --report cluster.html
+      k3s-bake adopt --file cluster.toml --jump pi@gateway --fetch peer
     """
     screen = Screen()
     order = _order(given, dry_run, screen)
