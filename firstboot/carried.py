@@ -29,7 +29,11 @@ class Carried(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
         self._sources = sources
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        return importlib.util.spec_from_loader(name, self) if name in self._sources else None
+        if name not in self._sources:
+            return None
+        # Compiled when something of it is first used: most of what is carried is for verbs not asked for.
+        loader = importlib.util.LazyLoader(self)
+        return importlib.util.spec_from_loader(name, loader, is_package=self.is_package(name))
 
     def get_source(self, name: str) -> str:
         return self._sources[name]

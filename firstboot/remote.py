@@ -12,14 +12,12 @@ from base64 import b64encode
 from pathlib import Path
 from typing import Any, BinaryIO, Callable, Dict, List, Mapping, Optional, Sequence
 
-from firstboot import arriving, clock, edits, kubernetes, leave, machine, reach
+# Carried, what is imported as a module is compiled when it is used, and not before: see firstboot.carried.
+from firstboot import arriving, clock, contract, edits, kubernetes, leave, machine, node, reach, registry
 from firstboot.before import Before
-from firstboot.contract import CONFIG, NodeConfig
 from firstboot.drains import Drains
 from firstboot.errors import UserError, WorkFailed
-from firstboot.node import Node
 from firstboot.programs import run
-from firstboot.registry import Registry
 from firstboot.snapshot import File, Folder, Probe, Symlink
 from firstboot.snapshot import Node as Found
 from firstboot.tree import FolderTree
@@ -134,9 +132,9 @@ class Session:
                 f"its clock is wrong, and cannot be set: {error.strerror}", "timedatectl there shows more."
             ) from error
         run(["hwclock", "--systohc"], limit=20)  # it is read at the next boot, where the board has one
-        node = Node(self._root)
-        if node.text(clock.KEPT):  # so is this at the next boot
-            node.try_to_write(edits.Write(clock.KEPT, clock.kept(moment)))
+        here = node.Node(self._root)
+        if here.text(clock.KEPT):  # so is this at the next boot
+            here.try_to_write(edits.Write(clock.KEPT, clock.kept(moment)))
         return {"set": True}
 
     def _apply(
@@ -195,17 +193,17 @@ class Session:
         keys = ("name", "phase", "reason", "since", "conf", "inst", "server")
         told = {key: found.get(key, "") for key in keys}
         log = machine.log(unit, lines) if lines else []
-        active = bool(unit) and Node(self._root).is_active(unit)
+        active = bool(unit) and node.Node(self._root).is_active(unit)
         return {**told, "boot_id": machine.boot_id(self._root), "active": active, "log": log}
 
     def _nodes(self) -> Answer:
         found = kubernetes.nodes()
-        nodes = None if found is None else [node._asdict() for node in found]
-        return {"nodes": nodes, "serials": Registry(self._root).serials()}
+        nodes = None if found is None else [one._asdict() for one in found]
+        return {"nodes": nodes, "serials": registry.Registry(self._root).serials()}
 
     def _forget_node(self, name: str) -> Answer:
         """On a master: another board may have the name."""
-        Registry(self._root).forget(name)
+        registry.Registry(self._root).forget(name)
         return {"done": kubernetes.delete_node(name)}
 
     def _ping(self, addresses: Sequence[str]) -> Answer:
@@ -229,7 +227,7 @@ class Session:
 
     def _reset(self) -> Answer:
         """As after its bake or adoption, K3s and the agent off."""
-        config = NodeConfig.from_json(Node(self._root).text(CONFIG))
+        config = contract.NodeConfig.from_json(node.Node(self._root).text(contract.CONFIG))
         self._tree.apply([edits.Write(machine.RESETTING, b"", 0o600)])
         leave.stop(for_good=False)
         leave.clear(self._root, leads=not config.joins)
@@ -249,7 +247,7 @@ class Session:
         leave.remove(self._root)
         self._before.forget()
         self._note_unfinished(())
-        Node(self._root).set_name(Path(self._root, "etc/hostname").read_text(encoding="utf-8").strip())
+        node.Node(self._root).set_name(Path(self._root, "etc/hostname").read_text(encoding="utf-8").strip())
         run(["systemctl", "daemon-reload"], limit=60)
         return {"back": back, "left": left}
 

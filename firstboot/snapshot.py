@@ -4,15 +4,20 @@ Runs on the node too: Python 3.7, standard library only.
 """
 
 import fnmatch
+import hashlib
 import posixpath
 from dataclasses import dataclass, field
-from typing import Callable, Iterable, Iterator, List, Mapping, Optional, Tuple, Union
+from typing import BinaryIO, Callable, Iterable, Iterator, List, Mapping, Optional, Tuple, Union
+
+from firstboot.errors import UserError
 
 HEAD_BYTES = 64
 """What a ``head`` probe reads: enough for an ELF header."""
 
 MAX_CONTENT = 16 << 20
 """Bytes. No text file that a probe names is larger in a sane tree (dpkg's status is 1 to 6 MB)."""
+
+_PIECE = 1 << 17  # more does not fit into a small board's cache
 
 MAX_LINKS = 40  # as the kernel's own limit (path_resolution(7))
 
@@ -131,3 +136,20 @@ def expand(pattern: str, listing: Callable[[str], Iterable[str]]) -> List[str]:
         else:
             found = [f"{base}/{part}" for base in found]
     return found
+
+
+def read_as(read: str, stream: BinaryIO, size: int, path: str) -> Tuple[Optional[bytes], str]:
+    """Content and sha256 of a file, as a probe asks for them. UserError for one too large."""
+    if read == "names":  # of a folder; this is a file
+        return None, ""
+    if read == "head":
+        return stream.read(HEAD_BYTES), ""
+    if read == "content":
+        if size > MAX_CONTENT:
+            raise UserError(f"{path} is far too large: {size} bytes", "Is this tree a Linux system?")
+        content = stream.read()
+        return content, hashlib.sha256(content).hexdigest()
+    digest = hashlib.sha256()
+    for chunk in iter(lambda: stream.read(_PIECE), b""):
+        digest.update(chunk)
+    return None, digest.hexdigest()

@@ -11,13 +11,12 @@ import errno
 import hashlib
 import os
 import stat
+from itertools import groupby
 from typing import BinaryIO, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
 from firstboot.edits import Edit, Link, Place, Remove, Write, check_path, owner_of, parent_mode
 from firstboot.errors import UserError, WorkFailed
 from firstboot.snapshot import (
-    HEAD_BYTES,
-    MAX_CONTENT,
     MAX_LINKS,
     File,
     Folder,
@@ -27,9 +26,11 @@ from firstboot.snapshot import (
     Special,
     Symlink,
     expand,
+    read_as,
 )
 
-_CHUNK = 1 << 20
+_Access = Tuple[Optional[int], Optional[int], Optional[int]]
+_CHUNK = 1 << 17
 
 
 class FolderTree:
@@ -49,14 +50,20 @@ class FolderTree:
         for what this user may not read."""
         asked = tuple(probes)
         nodes: Dict[str, Node] = {}
-        for probe in asked:
-            try:
-                for path in expand(probe.path, self._listing):
-                    node = self._node(path, probe.read)
-                    if node is not None:
-                        nodes[path] = node
-            except OSError as error:
-                raise WorkFailed(f"{probe.path}: {error.strerror}") from error
+        places: List[Tuple[str, str]] = []
+        try:
+            for probe in asked:
+                path = probe.path
+                places += [(check_path(place), probe.read) for place in expand(path, self._listing)]
+            # Those of a folder together: the way there is walked once.
+            for parents, group in groupby(sorted(places, key=_parents_of), _parents_of):
+                with self._folder(parents) as folder:
+                    for path, read in group:
+                        node = None if folder is None else self._node(folder, path, read)
+                        if node is not None:
+                            nodes[path] = node
+        except OSError as error:
+            raise WorkFailed(f"{path}: {error.strerror}") from error
         return Snapshot(nodes, asked)
 
     def apply(self, edits: Iterable[Edit], sources: Optional[Mapping[str, str]] = None) -> None:
@@ -65,33 +72,25 @@ class FolderTree:
         ``sources`` maps the sha256 of each Place to a file of this machine. UserError for what is in the
         way, WorkFailed where the file system does not do it.
         """
-        for edit in edits:
-            try:
-                self._apply(edit, sources or {})
-            except (NotADirectoryError, IsADirectoryError) as error:
-                raise in_the_way(edit.path) from error
-            except OSError as error:
-                raise WorkFailed(f"{edit.path}: {error.strerror}", _hint(error)) from error
+        for _, group in groupby(edits, lambda edit: (os.path.dirname(edit.path), isinstance(edit, Remove))):
+            self._apply(list(group), sources or {})
 
     # reading
 
     def _listing(self, path: str) -> List[str]:
-        with self._folder(path.split("/")) as folder:
+        with self._folder(path) as folder:
             return [] if folder is None else sorted(os.listdir(folder))
 
-    def _node(self, path: str, read: str) -> Optional[Node]:
-        parents, name = os.path.split(check_path(path))
-        with self._folder(parents.split("/")) as folder:
-            if folder is None:
-                return None
-            try:
-                status = os.stat(name, dir_fd=folder, follow_symlinks=False)
-            except FileNotFoundError:
-                return None
-            if stat.S_ISLNK(status.st_mode):
-                return Symlink(os.readlink(name, dir_fd=folder))
-            if stat.S_ISREG(status.st_mode):
-                return self._file(folder, name, path, read)
+    def _node(self, folder: int, path: str, read: str) -> Optional[Node]:
+        name = os.path.basename(path)
+        try:
+            status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+        if stat.S_ISLNK(status.st_mode):
+            return Symlink(os.readlink(name, dir_fd=folder))
+        if stat.S_ISREG(status.st_mode):
+            return self._file(folder, name, path, read)
         if stat.S_ISDIR(status.st_mode):
             names = tuple(self._listing(path)) if read == "names" else ()
             return Folder(names, *self._access(path, status))
@@ -102,12 +101,10 @@ class FolderTree:
         handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
         with open(handle, "rb") as stream:
             status = os.fstat(handle)
-            content, sha256 = _read(stream, status.st_size, path, read)
+            content, sha256 = read_as(read, stream, status.st_size, path)
         return File(status.st_size, *self._access(path, status), sha256, content)
 
-    def _access(
-        self, path: str, status: os.stat_result
-    ) -> Tuple[Optional[int], Optional[int], Optional[int]]:
+    def _access(self, path: str, status: os.stat_result) -> _Access:
         if self._is_modeless(path):
             return None, None, None
         mode = stat.S_IMODE(status.st_mode)
@@ -118,19 +115,30 @@ class FolderTree:
 
     # writing
 
-    def _apply(self, edit: Edit, sources: Mapping[str, str]) -> None:
-        parents, name = os.path.split(check_path(edit.path))
-        made = None if isinstance(edit, Remove) else edit
-        with self._folder(parents.split("/"), made) as folder:
-            if folder is None:
-                return  # nothing to remove where there is no folder
-            _refuse_in_the_way(folder, name, edit.path)
-            if isinstance(edit, Remove):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(name, dir_fd=folder)
-            else:
-                self._replace(folder, name, edit, sources)
-            os.fsync(folder)
+    def _apply(self, edits: Sequence[Edit], sources: Mapping[str, str]) -> None:
+        """Those of one folder: its entries are brought to the disk at once, before the next folder's."""
+        edit = edits[0]
+        try:
+            parents = os.path.dirname(check_path(edit.path))
+            with self._folder(parents, None if isinstance(edit, Remove) else edit) as folder:
+                if folder is None:
+                    return  # nothing to remove where there is no folder
+                for edit in edits:
+                    self._apply_in(folder, edit, sources)
+                os.fsync(folder)
+        except (NotADirectoryError, IsADirectoryError) as error:
+            raise in_the_way(edit.path) from error
+        except OSError as error:
+            raise WorkFailed(f"{edit.path}: {error.strerror}", _hint(error)) from error
+
+    def _apply_in(self, folder: int, edit: Edit, sources: Mapping[str, str]) -> None:
+        name = os.path.basename(check_path(edit.path))
+        _refuse_in_the_way(folder, name, edit.path)
+        if not isinstance(edit, Remove):
+            self._replace(folder, name, edit, sources)
+        else:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=folder)
 
     def _replace(
         self, folder: int, name: str, edit: Union[Write, Place, Link], sources: Mapping[str, str]
@@ -167,7 +175,7 @@ class FolderTree:
     # walking
 
     @contextlib.contextmanager
-    def _folder(self, parts: Sequence[str], made_for: Optional[Edit] = None) -> Iterator[Optional[int]]:
+    def _folder(self, path: str, made_for: Optional[Edit] = None) -> Iterator[Optional[int]]:
         """The open folder at the end of a path, resolved inside the tree; None where there is none.
 
         With ``made_for`` missing folders are made on the way, and what is no folder raises.
@@ -175,7 +183,7 @@ class FolderTree:
         stack = [os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)]
         try:
             try:
-                self._walk(stack, list(reversed(parts)), made_for)
+                self._walk(stack, path.split("/")[::-1], made_for)
                 end: Optional[int] = stack[-1]
             except OSError as error:
                 if made_for or error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
@@ -220,9 +228,8 @@ class FolderTree:
         return None
 
     def _make_folder(self, name: str, parent: int, edit: Edit) -> int:
-        temporary = (
-            f".{name}.k3s-bake"  # under its name only when it is its owner's: it is never mended later
-        )
+        # Under its name only when it is its owner's: it is never mended later.
+        temporary = f".{name}.k3s-bake"
         with contextlib.suppress(FileExistsError):  # left by a power cut
             os.mkdir(temporary, 0o700, dir_fd=parent)
         handle = _open_folder(temporary, parent)
@@ -251,20 +258,9 @@ def _copy(source: str, target: BinaryIO, edit: Place) -> None:
         raise WorkFailed(f"{source} is not the file it was when it was looked at", "Run it again.")
 
 
-def _read(stream: BinaryIO, size: int, path: str, read: str) -> Tuple[Optional[bytes], str]:
-    if read == "names":  # of a folder; this is a file
-        return None, ""
-    if read == "head":
-        return stream.read(HEAD_BYTES), ""
-    if read == "content":
-        if size > MAX_CONTENT:
-            raise UserError(f"{path} is far too large: {size} bytes", "Is this tree a Linux system?")
-        content = stream.read()
-        return content, hashlib.sha256(content).hexdigest()
-    digest = hashlib.sha256()
-    for chunk in iter(lambda: stream.read(_CHUNK), b""):
-        digest.update(chunk)
-    return None, digest.hexdigest()
+def _parents_of(asked: Tuple[str, str]) -> str:
+    """Of a path, and how it is to be read."""
+    return os.path.dirname(asked[0])
 
 
 def _open_folder(name: str, parent: int) -> int:

@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import importlib
 import json
 import shlex
+import sys
 import threading
 import zlib
 
@@ -75,6 +77,19 @@ def test_what_is_sent_is_all_that_the_nodes_end_imports() -> None:
         for line in source.splitlines():
             if line.startswith("from firstboot."):
                 assert line.split()[1] in sources, f"{name}: {line}"
+
+
+def test_what_is_not_used_there_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    sources = {"far": "", "far.used": "from far import unused\nword = 'used'", "far.unused": "no Python"}
+    monkeypatch.setattr(sys, "meta_path", [carried.Carried(sources), *sys.meta_path])
+    try:
+        used = importlib.import_module("far.used")
+        assert used.word == "used"
+        with pytest.raises(SyntaxError):
+            _ = used.unused.word
+    finally:
+        for name in sources:
+            sys.modules.pop(name, None)
 
 
 def test_a_shell_takes_the_command_line_as_it_is_meant() -> None:

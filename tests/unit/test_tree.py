@@ -88,6 +88,29 @@ def test_a_secret_is_private_before_its_first_byte(
     assert modes[0] == 0o600
 
 
+def test_each_folder_is_on_the_disk_before_the_next_is_touched(
+    tree: FolderTree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    fsync, rename = os.fsync, os.rename
+
+    def noted_fsync(handle: int) -> None:
+        done.append(f"fsync {Path(f'/proc/self/fd/{handle}').readlink().name}")
+        fsync(handle)
+
+    def noted_rename(old: str, new: str, **folders: int) -> None:
+        done.append(f"rename {new}")
+        rename(old, new, **folders)
+
+    monkeypatch.setattr(module.os, "fsync", noted_fsync)
+    monkeypatch.setattr(module.os, "rename", noted_rename)
+    tree.apply([Write("/etc/a", b"x"), Link("/etc/b", "a"), Remove("/etc/c"), Write("/srv/d", b"x")], {})
+    written = ["fsync .a.k3s-bake", "rename a", "rename b", "fsync etc"]
+    removed = ["fsync etc"]
+    made = ["rename srv", "fsync root", "fsync .d.k3s-bake", "rename d", "fsync srv"]
+    assert done == [*written, *removed, *made]
+
+
 def test_a_full_disk_is_worded(tree: FolderTree, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(handle: int) -> None:
         raise OSError(28, "No space left on device")
