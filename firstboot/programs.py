@@ -8,16 +8,19 @@ import os
 import select
 import signal
 import subprocess
-import tempfile
 import time
+from pathlib import Path
 from types import TracebackType
-from typing import IO, List, Optional, Sequence, Tuple, Type
+from typing import IO, List, Optional, Sequence, Tuple, Type, cast
 
 FAILED = 255
 """The exit code of ssh's own failures, and of a program that was not there, or was killed for its conduct."""
 
 _MAX_COMPLAINT = 4096
 """Bytes of standard error that are looked at, from its end."""
+
+_GLANCE = 0.1
+"""Seconds between looks at what one complains of that says nothing more."""
 
 _ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -62,11 +65,12 @@ def run(
                 except OSError as error:
                     return FAILED, b"", f"{command[0]}: {error.strerror}"
             seconds = min([limit, *starts[:1]]) - passed
-            ready = select.select(running, [], [], max(0.0, seconds))[0]
+            streams = [stream for program in running for stream in program.streams]
+            ready = select.select(streams, [], [], max(0.0, seconds))[0]
             if not ready and passed >= limit:
                 break
-            for program in ready:
-                if program.listen(most, begun + limit):
+            for program in list(running):
+                if program.listen(ready, most, begun + limit):
                     running.remove(program)
                     result = program.result
                     if result[0] != FAILED:
@@ -78,25 +82,20 @@ class _Program:
     """Killed at the end of its ``with`` block."""
 
     def __init__(self, command: Sequence[str], stdin: bytes) -> None:
-        self._complaint = tempfile.TemporaryFile()  # noqa: SIM115 (closed in __exit__)
         self._said = b""
+        self._complaint = b""
         self._code = FAILED
-        with tempfile.TemporaryFile() as given:
-            given.write(stdin)
-            given.seek(0)
-            try:
-                self._process = subprocess.Popen(
-                    command,
-                    stdin=given,
-                    stdout=subprocess.PIPE,
-                    stderr=self._complaint,
-                    env=_ENVIRONMENT,
-                    start_new_session=True,
-                )
-            except OSError:
-                self._complaint.close()
-                raise
-        self._stream: IO[bytes] = self._process.stdout  # type: ignore[assignment]
+        with _file_with(stdin) if stdin else Path(os.devnull).open("rb") as given:
+            self._process = subprocess.Popen(
+                command,
+                stdin=given,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=_ENVIRONMENT,
+                start_new_session=True,
+            )
+        self.streams: List[IO[bytes]] = [self._stdout, self._stderr]
+        """Those that it may still say something on."""
 
     def __enter__(self) -> "_Program":
         return self
@@ -109,32 +108,63 @@ class _Program:
     ) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        self._complaint.close()
         self._process.__exit__(kind, error, trace)
 
     @property
     def has_spoken(self) -> bool:
         return bool(self._said)
 
-    def fileno(self) -> int:
-        return self._stream.fileno()
+    @property
+    def _stdout(self) -> IO[bytes]:
+        return cast(IO[bytes], self._process.stdout)
 
-    def listen(self, most: int, end: float) -> bool:
-        """Whether it has ended, or has said too much."""
-        piece = os.read(self.fileno(), 65536)
+    @property
+    def _stderr(self) -> IO[bytes]:
+        return cast(IO[bytes], self._process.stderr)
+
+    def listen(self, ready: Sequence[IO[bytes]], most: int, end: float) -> bool:
+        """Whether it has ended, or has said too much. ``ready``: streams that can be read."""
+        if self._stderr in ready:
+            self._hear_complaint()
+        if self._stdout not in ready:
+            return False
+        piece = os.read(self._stdout.fileno(), 65536)
         self._said += piece
         if len(self._said) > most:
             self._said = b""
             return True
-        if piece:
-            return False
-        try:
-            self._code = self._process.wait(max(0.0, end - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            self._said = b""
-        return True
+        if not piece:
+            self._await(end)
+        return not piece
+
+    def _await(self, end: float) -> None:
+        """It says nothing more, but may go on to complain."""
+        while self._process.returncode is None:
+            left = end - time.monotonic()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(max(0.0, min(_GLANCE, left)))
+            if self._stderr in self.streams and select.select([self._stderr], [], [], 0)[0]:
+                self._hear_complaint()
+            if self._process.returncode is None and left <= 0:
+                self._said = b""
+                return
+        self._code = self._process.returncode
+
+    def _hear_complaint(self) -> None:
+        piece = os.read(self._stderr.fileno(), 65536)  # all that a pipe holds
+        self._complaint = (self._complaint + piece)[-_MAX_COMPLAINT:]
+        if not piece:
+            self.streams.remove(self._stderr)
 
     @property
     def result(self) -> Result:
-        self._complaint.seek(max(0, self._complaint.seek(0, os.SEEK_END) - _MAX_COMPLAINT))
-        return self._code, self._said, self._complaint.read().decode("utf-8", "replace")
+        return self._code, self._said, self._complaint.decode("utf-8", "replace")
+
+
+def _file_with(content: bytes) -> IO[bytes]:
+    import tempfile  # brings random, shutil and three compressors along: for who needs it
+
+    made = tempfile.TemporaryFile()  # noqa: SIM115 (the caller closes it)
+    made.write(content)
+    made.seek(0)
+    return made

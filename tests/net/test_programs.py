@@ -20,9 +20,20 @@ def test_what_a_program_says() -> None:
     assert run(_python(text), b"x" * 300_000) == (3, b"300000\n", "why")
 
 
+def test_one_that_complains_at_length_ends_and_its_last_words_are_told() -> None:
+    text = "import os, sys; os.close(1)\nfor _ in range(300): sys.stderr.write('.' * 1000)\nsys.exit('why')"
+    code, said, complaint = run(_python(text), limit=60)
+    assert (code, said, complaint[-5:], len(complaint)) == (1, b"", ".why\n", 4096)
+
+
 def test_one_that_says_too_much_is_killed() -> None:
     code, said, _ = run(_python("while True: print('x' * 10000)"), most=1 << 16, limit=60)
     assert (code, said) == (FAILED, b"")
+
+
+def test_one_that_never_ends_to_complain_is_killed() -> None:
+    text = "import os, sys; os.close(1)\nwhile True: sys.stderr.write('.' * 10000)"
+    assert run(_python(text), limit=1)[:2] == (FAILED, b"")
 
 
 def test_one_that_never_ends_is_killed_with_its_children() -> None:
