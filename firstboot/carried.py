@@ -8,6 +8,7 @@ import importlib
 import importlib.abc
 import importlib.util
 import json
+import os
 import sys
 import zlib
 from typing import Any, BinaryIO, Dict
@@ -49,6 +50,7 @@ def main(stdin: BinaryIO, stdout: BinaryIO) -> None:
     sys.meta_path.insert(0, Carried(sources))
     sys.stdout = sys.stderr  # what is printed by mistake does not come among the answers
     importlib.import_module("firstboot.remote").serve(stdin, stdout)
+    os._exit(0)  # all is said: to take Python apart in good order would cost as much as a request
 
 
 if __name__ == "__main__":

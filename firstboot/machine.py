@@ -3,6 +3,7 @@
 Runs on the node too: Python 3.7, standard library only.
 """
 
+import errno
 import json
 import os
 import re
@@ -28,7 +29,6 @@ _IN_MEMORY = re.compile(r"(?<!\S)(?:boot=overlay|overlayroot=tmpfs(?::\S*)?)(?!\
 """What raspi-config's 'Overlay File System' puts there: for a script of its own in the initramfs, or in later
 systems for the package overlayroot."""
 
-_LISTENS = "0A"  # TCP_LISTEN of include/net/tcp_states.h
 _OTHERS = {
     "/etc/kubernetes/kubelet.conf": "kubeadm",
     "/var/snap/microk8s": "MicroK8s",
@@ -36,6 +36,18 @@ _OTHERS = {
     "/var/lib/rancher/rke2": "RKE2",
 }
 """Another Kubernetes, by what only it has."""
+
+
+_UNITS = (
+    "etc/systemd/system",
+    "run/systemd/system",
+    "run/systemd/transient",
+    "run/systemd/generator.late",
+    "usr/local/lib/systemd/system",
+    "usr/lib/systemd/system",
+    "lib/systemd/system",
+)
+"""Where systemd finds units (systemd.unit(5)), as far as a K3s of whomever may have one there."""
 
 
 UNFINISHED = "/run/k3s-bake-unfinished.json"
@@ -69,13 +81,13 @@ def facts(root: str = "/") -> Dict[str, Any]:
         "volatile": is_volatile([_text(root, path) for path in _COMMAND_LINES]),
         "time": time.time(),
         "addresses": addresses(),
-        "taken": sorted(set(PORTS) & set(_listening(root))),
+        "taken": [port for port in PORTS if root == "/" and is_taken(port)],
         "ours": _ours(root),
         "unfinished": unfinished(root),
         "resetting": Path(root, RESETTING[1:]).exists(),
         "k3s": any(Path(root, f"var/lib/rancher/k3s/{name}").exists() for name in ("server", "agent")),
         "etcd": Path(root, "var/lib/rancher/k3s/server/db/etcd").exists(),
-        "k3s_is_on": _is_on(("k3s.service", "k3s-agent.service")),
+        "k3s_is_on": _is_on(root, ("k3s.service", "k3s-agent.service")),
         "others": sorted(name for path, name in _OTHERS.items() if Path(root, path[1:]).exists()),
     }
 
@@ -138,8 +150,10 @@ def ping(address: str, count: int = 3) -> Optional[float]:
     return float(found.group(1)) if found else None
 
 
-def _is_on(units: Sequence[str]) -> bool:
+def _is_on(root: str, units: Sequence[str]) -> bool:
     """Whether one of them runs, starts, or is about to start anew: is-active prints a line for each."""
+    if not any(Path(root, folder, unit).exists() for folder in _UNITS for unit in units):
+        return False  # to ask systemd takes a small board longer than to look
     _, said, _ = run(["systemctl", "is-active", *units], limit=20)
     return bool({"active", "activating", "reloading"} & set(said.decode("ascii", "replace").split()))
 
@@ -150,10 +164,22 @@ def _ours(root: str) -> Optional[Dict[str, Any]]:
     return {key: found.get(key, "") for key in keys} if found else None
 
 
-def _listening(root: str) -> List[int]:
-    """TCP ports that somebody listens at."""
-    rows = [line.split() for name in ("tcp", "tcp6") for line in _text(root, f"proc/net/{name}").splitlines()]
-    return [int(row[1].rpartition(":")[2], 16) for row in rows if len(row) > 3 and row[3] == _LISTENS]
+def is_taken(port: int) -> bool:
+    """Whether somebody listens there, by TCP and at whatever address.
+
+    /proc/net/tcp tells it, too, but goes through a table that is as large as the machine's memory allows.
+    """
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            with socket.socket(family, socket.SOCK_STREAM) as one:
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # so that only who listens counts
+                if family == socket.AF_INET6:
+                    one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                one.bind(("", port))
+        except OSError as error:  # another one where IPv6 is off
+            if error.errno == errno.EADDRINUSE:
+                return True
+    return False
 
 
 def _free(root: str, path: str) -> int:

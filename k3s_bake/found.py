@@ -1,6 +1,5 @@
 """What a node answers to a look, as the plan reads it."""
 
-from base64 import b64decode
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +16,7 @@ def snapshot_of(nodes: Mapping[str, Mapping[str, Any]]) -> Snapshot:
         values = dict(data)
         kind = _KINDS[values.pop("kind")]
         if values.get("content") is not None:
-            values["content"] = b64decode(values["content"])
+            values["content"] = values["content"].encode("utf-8", "surrogateescape")
         if "names" in values:
             values["names"] = tuple(values["names"])
         found[path] = kind(**values)

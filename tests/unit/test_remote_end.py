@@ -17,8 +17,10 @@ from bake.artifacts import Link
 from firstboot import fetch
 from firstboot.arriving import PIECE
 from firstboot.errors import UserError, WorkFailed
-from firstboot.remote import PARTS, Session
+from firstboot.remote import PARTS, Session, _node
+from firstboot.snapshot import File
 from firstboot.wire import packed, receive, send
+from k3s_bake.found import snapshot_of
 from k3s_bake.packing import Packing
 from k3s_bake.remote import Remote
 
@@ -231,3 +233,10 @@ def test_a_file_that_the_node_fetches_is_told_of_as_it_comes(
     assert came == [3, 4, 3, 4]
     place = tmp_path / PARTS[1:] / SHA256
     assert asked.get() == ("https://x/k3s", place, SHA256, 7, fetch.FROM_THE_WEB)
+
+
+def test_files_that_are_no_text_arrive_as_they_are() -> None:
+    file = File(514, 0o644, 0, 0, "", bytes(range(256)) * 2 + "ä".encode())
+    there = receive(io.BytesIO(packed({"/file": _node(file)})))
+    assert there is not None
+    assert snapshot_of(there).get("/file") == file

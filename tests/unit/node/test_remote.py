@@ -45,14 +45,14 @@ def test_messages_survive_the_wire() -> None:
 
 def test_a_look(root: Path) -> None:
     (root / "etc").mkdir()
-    (root / "etc/os-release").write_bytes(b"ID=raspbian\n")
+    (root / "etc/os-release").write_bytes(b"ID=raspbian\xff\n")
     (root / "etc/link").symlink_to("x")
     found = ask(
         root, verb="look", probes=[["/etc/os-release", "content"], ["/etc/link", "content"], ["/a", "head"]]
     )
     assert found["machine"] == {"machine": "armv7l"}
     assert found["nodes"]["/etc/link"] == {"kind": "Symlink", "target": "x"}
-    assert found["nodes"]["/etc/os-release"]["content"] == "SUQ9cmFzcGJpYW4K"
+    assert found["nodes"]["/etc/os-release"]["content"] == "ID=raspbian\udcff\n"
     assert "/a" not in found["nodes"]
 
 
@@ -196,9 +196,13 @@ def test_the_last_lines_of_a_unit_are_its_own(
         ("", False),
     ],
 )
-def test_whether_k3s_is_on(monkeypatch: pytest.MonkeyPatch, states: str, is_on: bool) -> None:
+def test_whether_k3s_is_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, states: str, is_on: bool) -> None:
     monkeypatch.setattr(machine, "run", lambda command, **_: (3, states.encode(), ""))
-    assert machine._is_on(("k3s.service", "k3s-agent.service")) is is_on
+    units = ("k3s.service", "k3s-agent.service")
+    assert machine._is_on(str(tmp_path), units) is False  # where no unit is, none is asked about
+    (tmp_path / "lib/systemd/system").mkdir(parents=True)
+    (tmp_path / "lib/systemd/system/k3s.service").write_text("[Service]\n")
+    assert machine._is_on(str(tmp_path), units) is is_on
 
 
 NOW = 1_800_000_000
