@@ -44,7 +44,7 @@ class Before:
             known = entries.get(edit.path)
             was = known["was"] if known else self._kept(edit.path, found.get(edit.path))
             entries[edit.path] = {"was": was, "made": _shape_of(edit)}
-        listed = json.dumps(entries, indent=1).encode()
+        listed = json.dumps(entries).encode()
         self._tree.apply([Write(_LIST, listed, 0o600, secret=True)])
         Path(self._root, FOLDER[1:]).chmod(0o700)
 

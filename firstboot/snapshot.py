@@ -76,14 +76,15 @@ class Snapshot:
 
     def __init__(self, nodes: Mapping[str, Node], probes: Tuple[Probe, ...]) -> None:
         self._nodes = dict(nodes)
-        self._probes = probes
+        self._paths = frozenset(probe.path for probe in probes)
+        self._patterns = tuple(path for path in self._paths if "*" in path)
 
     def get(self, path: str) -> Optional[Node]:
         return self._nodes.get(path)
 
     def covers(self, path: str) -> bool:
         """Whether some probe asked about this very path: only then does absence mean anything."""
-        return any(_matches(probe.path, path) for probe in self._probes)
+        return path in self._paths or any(_matches(pattern, path) for pattern in self._patterns)
 
     def paths(self, pattern: str) -> List[str]:
         """The paths found that match a pattern, sorted; ``*`` stays within one component."""
@@ -116,10 +117,10 @@ class Snapshot:
 
 
 def _matches(pattern: str, path: str) -> bool:
-    wanted, given = pattern.split("/"), path.split("/")
-    return len(wanted) == len(given) and all(
-        fnmatch.fnmatchcase(name, part) for part, name in zip(wanted, given)
-    )
+    if pattern.count("/") != path.count("/"):
+        return False
+    pairs = zip(pattern.split("/"), path.split("/"))
+    return all(part == name or ("*" in part and fnmatch.fnmatchcase(name, part)) for part, name in pairs)
 
 
 def expand(pattern: str, listing: Callable[[str], Iterable[str]]) -> List[str]:

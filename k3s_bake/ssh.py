@@ -10,20 +10,18 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import asyncssh
 
 from firstboot.errors import UserError, WorkFailed
-from k3s_bake import carry, sudo
+from k3s_bake import carry, known_hosts, sudo
 from k3s_bake.jumps import Jumps, way
 from k3s_bake.login import Login, Person, asked
 from k3s_bake.remote import Remote
 
 __all__ = ["Jumps", "Remote", "opened"]
 
-_KNOWN_HOSTS = Path("~/.ssh/known_hosts")
 _CONNECT, _LOGIN = 15.0, 30.0
 """Seconds: until a host answers, until it lets us in."""
 _ALIVE, _MISSED = 10.0, 3
@@ -146,10 +144,10 @@ def _named(login: Login) -> dict[str, Any]:
 async def _connected(
     login: Login, person: Person, accept_new: bool, tunnel: asyncssh.SSHClientConnection | None
 ) -> asyncssh.SSHClientConnection:
-    client = _Client(login, person)
+    client = _Client(login, person, accept_new)
     for _ in range(2):
         try:
-            return await asyncssh.connect(
+            connection = await asyncssh.connect(
                 login.host,
                 **_named(login),
                 tunnel=tunnel,
@@ -159,9 +157,12 @@ async def _connected(
                 keepalive_interval=_ALIVE,
                 keepalive_count_max=_MISSED,
             )
+            client.remember()
+            return connection
         except asyncssh.HostKeyNotVerifiable as error:
-            await _learn(login, client, person, accept_new, error)
+            await _learn(login, client, person, error)
         except asyncssh.PermissionDenied as error:
+            client.remember()
             raise UserError(
                 "the login was refused",
                 "Is the user right? ssh-copy-id puts your key there; a password is asked for in a terminal.",
@@ -202,19 +203,28 @@ def _unreachable(error: OSError | UnicodeError) -> WorkFailed:
 class _Client(asyncssh.SSHClient):
     """Remembers a host's unknown key; asks for a password where no key is taken."""
 
-    def __init__(self, login: Login, person: Person) -> None:
+    def __init__(self, login: Login, person: Person, accept_new: bool = False) -> None:
         self.seen: tuple[str, int, asyncssh.SSHKey] | None = None
         self.is_changed = False
-        self._login = login
-        self._person = person
+        self._login, self._person = login, person
+        self._accept_new = accept_new
+        self._is_new = False
         self._asked = 0
 
     def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
         self.seen = host, port, key
-        known = _KNOWN_HOSTS.expanduser()
-        trusted = asyncssh.read_known_hosts(str(known)).match(host, addr, port)[0] if known.is_file() else ()
+        known = known_hosts.there()
+        trusted = asyncssh.read_known_hosts(known).match(host, addr, port)[0] if known else ()
         self.is_changed = bool(trusted) and key not in trusted
-        return key in trusted  # learned a moment ago, by another login to the same host
+        self._is_new = self._accept_new and not trusted
+        return self._is_new or key in trusted  # learned a moment ago, by another login to the same host
+
+    def remember(self) -> None:
+        """A key that was taken unseen: the host has proved by now that it is its own."""
+        if self.seen is not None and self._is_new:
+            host, port, key = self.seen
+            known_hosts.add(host, port, key.export_public_key("openssh").decode())
+            self._is_new = False
 
     async def password_auth_requested(self) -> str | None:
         self._asked += 1
@@ -225,27 +235,20 @@ class _Client(asyncssh.SSHClient):
         )
 
 
-async def _learn(
-    login: Login, client: _Client, person: Person, accept_new: bool, error: asyncssh.HostKeyNotVerifiable
-) -> None:
+async def _learn(login: Login, client: _Client, person: Person, error: asyncssh.HostKeyNotVerifiable) -> None:
     """A host's key that is new, where the person trusts it. UserError where not, or where it has changed."""
     if client.seen is None:
         raise WorkFailed(f"its host key cannot be checked: {error.reason[:200]}") from error
     host, port, key = client.seen
-    place = host if port == 22 else f"[{host}]:{port}"
+    place = known_hosts.place_of(host, port)
     if client.is_changed:
         raise UserError(
             "its host key has changed", f"If it was set up anew: ssh-keygen -R '{place}'. Else it is another."
         ) from error
-    trusted = accept_new or await asked(person.trusts, place, key.get_fingerprint())
-    if not trusted:
-        raise UserError(
-            "its host key is not known here", f"'{login.command}' once, or --accept-new"
-        ) from error
-    known = _KNOWN_HOSTS.expanduser()
-    known.parent.mkdir(mode=0o700, exist_ok=True)
-    with known.open("a", encoding="utf-8") as file:
-        file.write(f"{place} {key.export_public_key('openssh').decode().strip()}\n")
+    if not await asked(person.trusts, place, key.get_fingerprint()):
+        hint = f"'{login.command}' once, or --accept-new"
+        raise UserError("its host key is not known here", hint) from error
+    known_hosts.add(host, port, key.export_public_key("openssh").decode())
 
 
 async def _started(login: Login, connection: asyncssh.SSHClientConnection, person: Person) -> Any:

@@ -1,7 +1,6 @@
 """k3s-bake adopt, preflight and upgrade"""
 
 import asyncio
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -278,7 +277,7 @@ def _end(outcomes: list[Outcome], as_json: bool, log: Path | None) -> None:
 
 def _tell(outcomes: list[Outcome], as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(fleet_report.data(outcomes), indent=2))
+        click.echo(fleet_report.as_json(outcomes), nl=False)
         return
     console = report.console()
     console.print(fleet_report.table(outcomes))

@@ -1,8 +1,10 @@
 """Logging in, where asyncssh's connection is a stand-in: who is asked for what, and how failures are told."""
 
 import asyncio
+import socket
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -115,6 +117,42 @@ def test_a_wrong_sudo_password_is_asked_for_once_more(monkeypatch: pytest.Monkey
             log_in(monkeypatch, login, Person(*answers), lambda: Connection("right"))
     with pytest.raises(UserError, match="sudo wants a password of pi"):
         log_in(monkeypatch, login, Person(None), lambda: Connection("right"))
+
+
+def test_a_new_hosts_key_is_taken_in_the_login_that_shows_it_once_the_host_has_proved_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    # asyncssh makes an address of an address by it.
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *_, **__: [(2, 1, 6, "", (host, 0))])
+    first, other = (ssh.asyncssh.generate_private_key("ssh-ed25519").convert_to_public() for _ in range(2))
+    logins: list[bool] = []
+
+    async def log_in_at(host: str, key: Any, end: Exception | None = None) -> None:
+        async def connect(name: str, *, client_factory: Callable[[], Any], **_: Any) -> Connection:
+            logins.append(client_factory().validate_host_public_key(name, "", 22, key))
+            if not logins[-1]:
+                raise ssh.asyncssh.HostKeyNotVerifiable("not trusted")
+            if end is not None:
+                raise end
+            return Connection()
+
+        monkeypatch.setattr(ssh.asyncssh, "connect", connect)
+        remote = await ssh.opened(Login(host, "pi", None, ()), Nobody(), accept_new=True)
+        await remote.close()
+
+    known = tmp_path / ".ssh/known_hosts"
+    with pytest.raises(WorkFailed, match="does not answer"):  # before it has signed anything
+        asyncio.run(log_in_at("10.0.0.3", other, ssh.asyncssh.ConnectionLost("cut off")))
+    assert not known.exists()
+    asyncio.run(log_in_at("10.0.0.3", first))
+    asyncio.run(log_in_at("10.0.0.3", first))
+    assert logins == [True, True, True]
+    with pytest.raises(UserError, match="host key has changed"):
+        asyncio.run(log_in_at("10.0.0.3", other))
+    with pytest.raises(UserError, match="the login was refused"):
+        asyncio.run(log_in_at("10.0.0.4", other, ssh.asyncssh.PermissionDenied("no")))
+    assert [line.split()[0] for line in known.read_text().splitlines()] == ["10.0.0.3", "10.0.0.4"]
 
 
 @pytest.mark.parametrize("jumps", [("pi@a", "pi@b"), ("a:1", "a:2"), ("none", "a"), ("a,b", "b")])
