@@ -4,8 +4,10 @@ The operator's side sends this file as text, for ``python3 -c`` to run, so that 
 is on a command line. Runs on the node; even a Python too old for the rest must understand this file.
 """
 
+import gc
 import importlib
 import importlib.abc
+import importlib.machinery
 import importlib.util
 import json
 import os
@@ -25,11 +27,20 @@ START = (
 the number of bytes of the sources, then they: JSON, ``{module: source}``, compressed."""
 
 
+_SELDOM = {"inspect", "ipaddress"}
+"""Of Python's own modules, those that ours (and dataclasses) import, and hardly ever use."""
+
+
 class Carried(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     def __init__(self, sources: Dict[str, str]) -> None:
         self._sources = sources
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        if name in _SELDOM:
+            found = importlib.machinery.PathFinder.find_spec(name)
+            if found is not None and found.loader is not None:
+                found.loader = importlib.util.LazyLoader(found.loader)
+            return found
         if name not in self._sources:
             return None
         # Compiled when something of it is first used: most of what is carried is for verbs not asked for.
@@ -48,6 +59,7 @@ def main(stdin: BinaryIO, stdout: BinaryIO) -> None:
     if sys.version_info < OLDEST:
         sys.exit("Python {}.{} is too old".format(*sys.version_info[:2]))
     sys.meta_path.insert(0, Carried(sources))
+    gc.set_threshold(50000)  # while modules come in there is nothing to collect, and not much after
     sys.stdout = sys.stderr  # what is printed by mistake does not come among the answers
     importlib.import_module("firstboot.remote").serve(stdin, stdout)
     os._exit(0)  # all is said: to take Python apart in good order would cost as much as a request

@@ -49,6 +49,8 @@ class File:
 
 @dataclass(frozen=True)
 class Symlink:
+    """Where it leads is not looked at."""
+
     target: str
 
 

@@ -208,7 +208,9 @@ class Machine:
         unfinished = set(map(str, self.looked.machine.get("unfinished", ())))
         paths = sorted({*unfinished, *(step.edit.path for step in todo.steps)})
         has_agent, is_on = spec.first_boot is not None, bool(self.looked.machine.get("k3s_is_on"))
-        needed = wake(paths, boot=boot, unit=spec.role.unit, agent=has_agent, is_on=is_on)
+        unit = spec.role.unit
+        is_new = not self._woken and self.looked.found.get(f"/etc/systemd/system/{unit}.service") is None
+        needed = wake(paths, boot=boot, unit=unit, agent=has_agent, is_on=is_on, is_new=is_new)
         boots = bool(needed.reboot) and self._how.reboot
         self.outcome.pending = () if boots else needed.reboot
         if not todo.steps and not boots and unfinished == set(needed.reboot):

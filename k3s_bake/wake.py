@@ -22,10 +22,16 @@ class Wake:
 
 
 def wake(
-    changed: Iterable[str], *, boot: str = "/boot", unit: str = "k3s", agent: bool = True, is_on: bool = False
+    changed: Iterable[str],
+    *,
+    boot: str = "/boot",
+    unit: str = "k3s",
+    agent: bool = True,
+    is_on: bool = False,
+    is_new: bool = False,
 ) -> Wake:
     """``boot`` is where the firmware's files are, ``unit`` K3s's, ``agent``: the node has one. ``is_on``: K3s
-    runs or starts."""
+    runs or starts; ``is_new``: it had no unit, so that nothing of it can run."""
     paths = sorted(changed)
     first = [command for matches, command in _FIRST if any(map(matches, paths))]
     reboot = tuple(path for path in paths if path in (f"{boot}/cmdline.txt", f"{boot}/config.txt"))
@@ -37,7 +43,7 @@ def wake(
     then = [command for matches, command in _THEN if any(map(matches, paths))]
     if AGENT in paths and unit == "k3s":  # workers have no helper
         then.append(("systemctl", "try-restart", "k3s-bake-helper.service"))
-    if any(map(_is_of_k3s, paths)):
+    if any(map(_is_of_k3s, paths)) and (is_on or not is_new):
         # One that is still starting, for want of its datastore say, is none that try-restart restarts.
         verb = "restart" if is_on else "try-restart"
         then.append(("systemctl", verb, "--no-block", f"{unit}.service"))

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import importlib
+import importlib.util
 import json
 import shlex
 import sys
@@ -11,7 +13,7 @@ import zlib
 
 import pytest
 
-from firstboot import carried
+from firstboot import addresses, carried, contract, edits, snapshot
 from firstboot.errors import UserError
 from k3s_bake import carry
 from k3s_bake.login import Login, asked, behind, hops
@@ -90,6 +92,21 @@ def test_what_is_not_used_there_is_not_compiled(monkeypatch: pytest.MonkeyPatch)
     finally:
         for name in sources:
             sys.modules.pop(name, None)
+
+
+def test_what_dataclasses_need_for_one_without_a_docstring_is_not_loaded_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delitem(sys.modules, "inspect")
+    spec = carried.Carried({}).find_spec("inspect")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert "signature" not in object.__getattribute__(module, "__dict__")
+    assert module.signature
+    for there in (addresses, contract, edits, snapshot):
+        for name, made in vars(there).items():
+            if dataclasses.is_dataclass(made):
+                assert not (made.__doc__ or "").startswith(f"{name}("), f"{name} has no docstring"
 
 
 def test_a_shell_takes_the_command_line_as_it_is_meant() -> None:

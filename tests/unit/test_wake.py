@@ -46,6 +46,8 @@ def test_a_k3s_that_is_still_starting_is_restarted_too() -> None:
     path = "/etc/rancher/k3s/config.yaml.d/k3s-bake-datastore.yaml"
     assert ("systemctl", "restart", "--no-block", "k3s.service") in wake([path], is_on=True).then
     assert ("systemctl", "try-restart", "--no-block", "k3s.service") in wake([path]).then
+    assert not any("k3s.service" in command for command in wake([path], is_new=True).then)
+    assert wake([path], is_on=True, is_new=True) == wake([path], is_on=True)
 
 
 def test_a_token_restarts_no_k3s() -> None:
