@@ -59,9 +59,11 @@ def main(stdin: BinaryIO, stdout: BinaryIO) -> None:
     if sys.version_info < OLDEST:
         sys.exit("Python {}.{} is too old".format(*sys.version_info[:2]))
     sys.meta_path.insert(0, Carried(sources))
-    gc.set_threshold(50000)  # while modules come in there is nothing to collect, and not much after
     sys.stdout = sys.stderr  # what is printed by mistake does not come among the answers
-    importlib.import_module("firstboot.remote").serve(stdin, stdout)
+    gc.disable()  # while modules come in there is nothing to collect
+    serve = importlib.import_module("firstboot.remote").serve
+    gc.enable()
+    serve(stdin, stdout)
     os._exit(0)  # all is said: to take Python apart in good order would cost as much as a request
 
 
