@@ -35,17 +35,25 @@ class Before:
         """Before they are carried out. What is known of a path from earlier stays."""
         entries = self._entries()
         found = self._tree.read([Probe(path, "digest") for path in [*_AGENTS, *(e.path for e in edits)]])
+        new: List[str] = []
+        """Their shapes go into the list, and the bytes of files beside it."""
         for path in _AGENTS:
             if path not in entries:
-                entries[path] = {"was": self._kept(path, found.get(path)), "made": None}
+                new.append(path)
+                entries[path] = {"was": _shape(found.get(path)), "made": None}
         for edit in edits:
             if edit.met_by(found.get(edit.path)) or edit.path in (*_AGENTS, _NAMES):
                 continue
-            known = entries.get(edit.path)
-            was = known["was"] if known else self._kept(edit.path, found.get(edit.path))
-            entries[edit.path] = {"was": was, "made": _shape_of(edit)}
-        listed = json.dumps(entries).encode()
-        self._tree.apply([Write(_LIST, listed, 0o600, secret=True)])
+            if edit.path not in entries:
+                new.append(edit.path)
+                entries[edit.path] = {"was": _shape(found.get(edit.path))}
+            entries[edit.path]["made"] = _shape_of(edit)
+        files = {
+            path: node for path, node in ((path, found.get(path)) for path in new) if isinstance(node, File)
+        }
+        kept = [Place(f"{FOLDER}/{file.sha256}", file.sha256, file.size, 0o600) for file in files.values()]
+        listed = Write(_LIST, json.dumps(entries).encode(), 0o600, secret=True)
+        self._tree.apply([*kept, listed], {file.sha256: self._source(path) for path, file in files.items()})
         Path(self._root, FOLDER[1:]).chmod(0o700)
 
     def is_known(self) -> bool:
@@ -78,13 +86,10 @@ class Before:
         if folder.is_dir():
             folder.rmdir()
 
-    def _kept(self, path: str, before: Optional[Node]) -> Dict[str, Any]:
-        """The shape of what is there, its bytes beside the list."""
-        if isinstance(before, File):
-            source = Path(self._root, path[1:])
-            kept = Place(f"{FOLDER}/{before.sha256}", before.sha256, before.size, 0o600)
-            self._tree.apply([kept], {before.sha256: str(source.parent.resolve() / source.name)})
-        return _shape(before)
+    def _source(self, path: str) -> str:
+        """The file itself, wherever the links in its folder's path lead."""
+        source = Path(self._root, path[1:])
+        return str(source.parent.resolve() / source.name)
 
     def _place(self, sha256: str) -> str:
         return str(Path(self._root, FOLDER[1:], sha256))
