@@ -22,6 +22,10 @@ PORTS = (6422, 6443, 10250)
 WRITTEN = ("/", "/etc", "/usr/lib", "/usr/local", "/var/lib", "/boot", "/boot/firmware")
 """Where a node of ours is written to."""
 
+PACKAGES = "/var/lib/dpkg/status"
+_FIELDS = ("Package: ", "Status: ", "Version: ", "Architecture: ", "\n")
+"""Lines of it that begin so are what the operator's side reads (bake.dpkg): a tenth of some megabyte."""
+
 _COMMAND_LINES = ("proc/cmdline", "boot/cmdline.txt", "boot/firmware/cmdline.txt")
 """The kernel's, and what it will be after a restart."""
 
@@ -90,6 +94,11 @@ def facts(root: str = "/") -> Dict[str, Any]:
         "k3s_is_on": _is_on(root, ("k3s.service", "k3s-agent.service")),
         "others": sorted(name for path, name in _OTHERS.items() if Path(root, path[1:]).exists()),
     }
+
+
+def packages(status: str) -> str:
+    """As much of dpkg's list as is worth sending."""
+    return "".join(line for line in status.splitlines(True) if line.startswith(_FIELDS))
 
 
 def boot_id(root: str = "/") -> str:

@@ -90,6 +90,9 @@ class Session:
     def _look(self, probes: Sequence[Sequence[str]]) -> Answer:
         found = self._tree.read([Probe(path, read) for path, read in probes])
         nodes = {path: _node(found.get(path)) for path in found}
+        packages = nodes.get(machine.PACKAGES, {})
+        if packages.get("content"):
+            packages["content"] = machine.packages(packages["content"])
         return {"nodes": nodes, "machine": machine.facts(self._root)}
 
     def _put(self, sha256: str, size: int, offset: int, packed: bool = False) -> Answer:

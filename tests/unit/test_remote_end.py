@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
+from bake import dpkg
 from bake.artifacts import Link
-from firstboot import fetch
+from firstboot import fetch, machine
 from firstboot.arriving import PIECE
 from firstboot.errors import UserError, WorkFailed
 from firstboot.remote import PARTS, Session, _node
@@ -240,3 +241,24 @@ def test_files_that_are_no_text_arrive_as_they_are() -> None:
     there = receive(io.BytesIO(packed({"/file": _node(file)})))
     assert there is not None
     assert snapshot_of(there).get("/file") == file
+
+
+def test_of_what_is_installed_no_more_is_told_than_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "facts", lambda root: {})
+    status = (
+        "Package: a\nStatus: install ok installed\nVersion: 1\nArchitecture: armhf\nDepends: long\n"
+        "Description: long\n Version: no field\n\n"
+        "Package: b\nStatus: deinstall ok config-files\nVersion: 2\n\n"
+        "Package: c\nStatus: install ok installed\n\n"
+    )
+    place = tmp_path / "var/lib/dpkg/status"
+    place.parent.mkdir(parents=True)
+    place.write_text(status)
+    session = Session(str(tmp_path), io.BytesIO())
+    look = {"verb": "look", "probes": [["/var/lib/dpkg/status", "content"]]}
+    told = snapshot_of(session.answer(look)["nodes"]).text("/var/lib/dpkg/status") or ""
+    assert dpkg.installed(told) == dpkg.installed(status)
+    assert len(dpkg.installed(told)) == 2
+    assert "long" not in told
