@@ -8,8 +8,8 @@ import json
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from firstboot.contract import K3S_CONFIG, STATUS
 from firstboot.edits import Edit, Link, Place, Remove, Write
+from firstboot.paths import K3S_CONFIG, STATUS
 from firstboot.snapshot import File, Node, Probe, Symlink
 from firstboot.tree import FolderTree
 

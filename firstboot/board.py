@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple, Optional
 
-from firstboot.contract import NodeConfig
+from firstboot import contract  # for an annotation alone: carried, it is not compiled for that
 
 
 class Board(NamedTuple):
@@ -52,7 +52,7 @@ def has_memory_cgroup(controllers: Optional[str], cgroups: str) -> bool:
     return bool(re.search(r"^memory\s.*\s1$", cgroups, re.MULTILINE))
 
 
-def name_of(config: NodeConfig, brought: str, serial: str) -> str:
+def name_of(config: "contract.NodeConfig", brought: str, serial: str) -> str:
     """The node's name: brought by the card, else given at bake, else made of the board's number."""
     given = brought or config.name
     if given:

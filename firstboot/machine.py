@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence
 
 from firstboot import board
-from firstboot.contract import STATE
+from firstboot.paths import STATE
 from firstboot.programs import run
 
 PORTS = (6422, 6443, 10250)

@@ -66,7 +66,7 @@ class Session:
             "drained": drains.ended,
             "forget_node": self._forget_node,
             "ping": self._ping,
-            "reach": reach.try_out,
+            "reach": self._reach,
             "call_all": self._call_all,
             "reboot": self._reboot,
             "undo": self._undo,
@@ -213,6 +213,9 @@ class Session:
 
         with ThreadPoolExecutor(16) as pool:
             return {"milliseconds": dict(zip(addresses, pool.map(machine.ping, addresses)))}
+
+    def _reach(self, **values: Any) -> Answer:
+        return reach.try_out(**values)
 
     def _call_all(self, places: Sequence[Sequence[Any]]) -> Answer:
         return {"failed": reach.call_all([(str(host), int(port)) for host, port in places])}
