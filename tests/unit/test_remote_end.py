@@ -185,7 +185,7 @@ def test_a_file_that_compresses_does_so_on_a_slow_line_and_goes_on_where_it_was_
     assert part.read_bytes() == body
 
 
-def test_what_is_compressed_on_its_way(tmp_path: Path) -> None:
+def test_what_is_compressed_on_its_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = tmp_path / "source"
     source.write_bytes(BODY)
     assert Packing.of(source, 0) is None
@@ -193,6 +193,9 @@ def test_what_is_compressed_on_its_way(tmp_path: Path) -> None:
     assert Packing.of(source, 0) is None, "as K3s: its beginning compresses, and not what the most of it is"
     source.write_bytes(BODY + b"plain text, " * 200_000)
     assert Packing.of(source, 0) is not None
+    with monkeypatch.context() as nothing_is_compressed:
+        nothing_is_compressed.setattr(zlib, "compress", None)
+        assert Packing.of(source, 0) is not None, "samples are taken once for all nodes"
     packing = Packing(1e-8)
     piece = b"plain text, " * 100
     assert packing.packed(piece)[8:] == piece, "nothing is known of the line"
