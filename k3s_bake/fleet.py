@@ -60,20 +60,29 @@ class Fleet(Crew):
     async def adopt(self) -> None:
         """All the way. What a machine did not take is in its outcome."""
         async with AsyncExitStack() as stack:
-            await self.ready(stack)
             if self.order.dry_run:
+                await self.ready(stack)
                 return
-            await self.each(self._change)
+            await self._ready_to_plan(stack)
+            await self.each(
+                self._plan_master
+            )  # first: whether there will be one is known to who waits for it
+            await self.each(
+                self._plan_and_change
+            )  # no one waits until all credentials are signed, one by one
             if self.how.wait:
                 await self._ask_kubernetes()
                 await self.each(self._ping)
 
     async def ready(self, stack: AsyncExitStack) -> None:
         """Each is looked at and planned for; until ``stack`` ends they are logged in to."""
+        await self._ready_to_plan(stack)
+        await self.each(self._plan)
+
+    async def _ready_to_plan(self, stack: AsyncExitStack) -> None:
         await self._look(stack)
         if self.machines:  # a key is made for a cluster that there will be, and not for a mistyped name
             self._wanted = Wanted(await asyncio.to_thread(self._supply), self.order.dry_run)
-        await self.each(self._plan)
 
     def _supply(self) -> Supplies:
         order = self.order
@@ -212,7 +221,16 @@ class Fleet(Crew):
         if self.order.dry_run:
             machine.tell("planned")
 
+    async def _plan_master(self, machine: Machine) -> None:
+        if machine.candidate.role is Role.MASTER:
+            await self._plan(machine)
+
     # changing
+
+    async def _plan_and_change(self, machine: Machine) -> None:
+        if machine.outcome.plan is None:
+            await self._plan(machine)
+        await self._change(machine)
 
     async def _change(self, machine: Machine) -> None:
         if machine.spec is None or machine.outcome.plan is None:

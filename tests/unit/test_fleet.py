@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from bake.cache import Home
 from bake.concerns import record
 from bake.download import Web
+from bake.node import Plan
 from bake.progress import Silent
 from bake.spec import Role
 from bake.wish import Wish
@@ -195,3 +197,33 @@ def test_whose_a_machine_is() -> None:
         (Role.WORKER, "d", None),
     )
     assert [made._is_anothers(one) for one in made.machines.values()] == [False, True, True, False]
+
+
+def test_who_is_planned_for_is_changed_while_others_still_wait_for_theirs_but_masters_come_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = fleet((Role.WORKER, "shed", None), (Role.MASTER, "attic", None), (Role.WORKER, "barn", None))
+    made.how = replace(made.how, wait=False)
+    done: list[str] = []
+    turn = asyncio.Lock()
+
+    async def ready_to_plan(self: Fleet, stack: Any) -> None:
+        pass
+
+    async def plan(self: Fleet, machine: Machine) -> None:
+        async with turn:  # as credentials are signed
+            await asyncio.sleep(0)
+            done.append(f"plan {machine.looked.name}")
+            machine.outcome.plan = Plan((), (), False)
+
+    async def change(self: Fleet, machine: Machine) -> None:
+        done.append(f"change {machine.looked.name}")
+
+    for name, step in (("_ready_to_plan", ready_to_plan), ("_plan", plan), ("_change", change)):
+        monkeypatch.setattr(Fleet, name, step)
+    asyncio.run(made.adopt())
+    assert done[0] == "plan attic"
+    assert sorted(done) == sorted(
+        f"{step} {name}" for step in ("plan", "change") for name in ("attic", "barn", "shed")
+    )
+    assert done.index("change shed") < done.index("plan barn")
