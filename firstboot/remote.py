@@ -12,9 +12,20 @@ from pathlib import Path
 from typing import Any, BinaryIO, Callable, Dict, List, Mapping, Optional, Sequence
 
 # Carried, what is imported as a module is compiled when it is used, and not before: see firstboot.carried.
-from firstboot import arriving, clock, contract, edits, kubernetes, leave, machine, node, reach, registry
+from firstboot import (
+    arriving,
+    clock,
+    contract,
+    drains,
+    edits,
+    kubernetes,
+    leave,
+    machine,
+    node,
+    reach,
+    registry,
+)
 from firstboot.before import Before
-from firstboot.drains import Drains
 from firstboot.errors import UserError, WorkFailed
 from firstboot.programs import run
 from firstboot.snapshot import File, Folder, Probe, Symlink
@@ -51,7 +62,7 @@ class Session:
         modeless = machine.modeless(Path("/proc/mounts").read_text(encoding="utf-8", errors="replace"))
         self._tree = FolderTree(root, modeless)
         self._before = Before(root, self._tree)
-        drains = Drains()
+        self._drains: Optional[drains.Drains] = None
         self._verbs: Dict[str, Callable[..., Answer]] = {
             "look": self._look,
             "put": self._put,
@@ -61,9 +72,9 @@ class Session:
             "apply": self._apply,
             "state": self._state,
             "nodes": self._nodes,
-            "cordon": drains.cordon,
-            "drain": drains.begin,
-            "drained": drains.ended,
+            "cordon": lambda names: self._draining.cordon(names),
+            "drain": lambda name: self._draining.begin(name),
+            "drained": lambda name: self._draining.ended(name),
             "forget_node": self._forget_node,
             "ping": self._ping,
             "reach": self._reach,
@@ -202,6 +213,12 @@ class Session:
         found = kubernetes.nodes()
         nodes = None if found is None else [one._asdict() for one in found]
         return {"nodes": nodes, "serials": registry.Registry(self._root).serials()}
+
+    @property
+    def _draining(self) -> "drains.Drains":
+        if self._drains is None:
+            self._drains = drains.Drains()
+        return self._drains
 
     def _forget_node(self, name: str) -> Answer:
         """On a master: another board may have the name."""
