@@ -93,7 +93,7 @@ def on_master(machine: Machine) -> Shell:
     run = partial(shell.run, machine)
     failed = "$(systemctl --failed --no-legend --plain | cut -d' ' -f1)"
     if run("systemctl is-system-running --wait") == "degraded":
-        # Where three machines share a slow core, a service may take longer than systemd waits: once, by chance.
+        # Where three machines share a slow core, a service may take longer than systemd waits for it.
         run(f"sudo systemctl restart {failed}")
     state = run("systemctl is-system-running --wait")
     assert state == "running", run(f"systemctl status --no-pager {failed}")
