@@ -64,12 +64,10 @@ class Fleet(Crew):
                 await self.ready(stack)
                 return
             await self._ready_to_plan(stack)
-            await self.each(
-                self._plan_master
-            )  # first: whether there will be one is known to who waits for it
-            await self.each(
-                self._plan_and_change
-            )  # no one waits until all credentials are signed, one by one
+            # Masters first: whoever waits for one knows then whether there will be one.
+            await self.each(self._plan_master)
+            # Workers are not planned for all together: their credentials are signed one by one.
+            await self.each(self._plan_and_change)
             if self.how.wait:
                 await self._ask_kubernetes()
                 await self.each(self._ping)
