@@ -18,6 +18,7 @@ from bake.fstab import require_boot_folder
 from bake.volumes import Entry, Volume, Volumes
 from firstboot.edits import Edit, Link, Place, Remove, Write, check_path
 from firstboot.errors import UserError
+from firstboot.placing import source_of
 from firstboot.snapshot import (
     HEAD_BYTES,
     MAX_CONTENT,
@@ -30,7 +31,7 @@ from firstboot.snapshot import (
     Symlink,
     expand,
 )
-from firstboot.tree import in_the_way, source_of
+from firstboot.tree import in_the_way
 
 Access = tuple[int | None, int | None, int | None]
 """Mode, owner and group; None where the file system keeps none."""

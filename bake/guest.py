@@ -18,6 +18,7 @@ from bake.disk import Disk
 from bake.fstab import require_boot_folder
 from firstboot.edits import Edit, Link, Remove, Write, check_path, owner_of, parent_mode
 from firstboot.errors import UserError
+from firstboot.placing import source_of
 from firstboot.snapshot import (
     HEAD_BYTES,
     MAX_CONTENT,
@@ -30,7 +31,7 @@ from firstboot.snapshot import (
     Symlink,
     expand,
 )
-from firstboot.tree import in_the_way, source_of
+from firstboot.tree import in_the_way
 
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 _MESSAGE = 2 << 20  # bytes: libguestfs moves at most 4 MB in one message

@@ -27,11 +27,12 @@ def keep(stdin: BinaryIO, place: Path, sha256: str, size: int, offset: int, pack
     pieces = _pieces(stdin, size - offset, packed)
     try:
         place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with place.open("r+b" if place.is_file() else "wb") as target:
-            target.truncate(offset)
-            target.seek(offset)
-            for piece, length in pieces:
-                target.write(piece if len(piece) == length else _unpacked(piece, length))
+        if offset < size:  # a whole one may be a program that runs, by another name
+            with place.open("r+b" if place.is_file() else "wb") as target:
+                target.truncate(offset)
+                target.seek(offset)
+                for piece, length in pieces:
+                    target.write(piece if len(piece) == length else _unpacked(piece, length))
     finally:
         for _ in pieces:  # they are on their way
             pass

@@ -60,7 +60,8 @@ class Session:
         self._stdin = stdin
         self._tell = tell
         modeless = machine.modeless(Path("/proc/mounts").read_text(encoding="utf-8", errors="replace"))
-        self._tree = FolderTree(root, modeless)
+        self._parts = Path(root, PARTS[1:])
+        self._tree = FolderTree(root, modeless, parts=str(self._parts))
         self._before = Before(root, self._tree)
         self._drains: Optional[drains.Drains] = None
         self._verbs: Dict[str, Callable[..., Answer]] = {
@@ -111,7 +112,7 @@ class Session:
 
         ``packed``: in pieces.
         """
-        place = Path(self._root, PARTS[1:], sha256)
+        place = Path(self._parts, sha256)
         if offset < 0:
             there = place.stat().st_size if place.is_file() else 0
             return {"offset": there if there <= size else 0}
@@ -122,7 +123,7 @@ class Session:
         """``peer``: another node has it."""
         from firstboot.fetch import FROM_PEERS, FROM_THE_WEB, fetch
 
-        place = Path(self._root, PARTS[1:], sha256)
+        place = Path(self._parts, sha256)
         place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         patience = FROM_PEERS if peer else FROM_THE_WEB
         fetch(url, place, sha256, size, lambda came: self._tell({"came": came}), patience)
@@ -131,7 +132,7 @@ class Session:
     def _offer(self, sha256: str, address: str) -> Answer:
         from firstboot.offer import offer
 
-        return {"port": offer(Path(self._root, PARTS[1:], sha256), sha256, address)}
+        return {"port": offer(Path(self._parts, sha256), sha256, address)}
 
     def _set_clock(self, now: float, joined: bool) -> Answer:
         """To the operator's time, where NTP does not keep it: ``set`` says whether. ``joined``: not back."""
@@ -171,7 +172,7 @@ class Session:
         self._before.remember(wanted)
         if paths:
             self._note_unfinished(paths)
-        self._tree.apply(wanted, {sha256: str(Path(self._root, PARTS[1:], sha256)) for sha256 in places})
+        self._tree.apply(wanted, {sha256: str(Path(self._parts, sha256)) for sha256 in places})
         self._drop_parts(kept)
         failed += _run_all(then)
         if paths:
@@ -193,12 +194,11 @@ class Session:
         return sha256
 
     def _drop_parts(self, kept: Sequence[str]) -> None:
-        folder = Path(self._root, PARTS[1:])
-        for path in folder.glob("*"):
+        for path in self._parts.glob("*"):
             if path.name not in kept:
                 path.unlink()
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
+        if self._parts.is_dir() and not any(self._parts.iterdir()):
+            self._parts.rmdir()
 
     def _state(self, lines: int = 0, unit: str = "") -> Answer:
         """The agent's memory; of a ``unit`` whether it is active, and the last ``lines`` of its log."""

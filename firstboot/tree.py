@@ -8,14 +8,15 @@ Runs on the node too: Python 3.7, standard library only.
 
 import contextlib
 import errno
-import hashlib
 import os
 import stat
 from itertools import groupby
-from typing import BinaryIO, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
+from firstboot import placing
 from firstboot.edits import Edit, Link, Place, Remove, Write, check_path, owner_of, parent_mode
 from firstboot.errors import UserError, WorkFailed
+from firstboot.placing import source_of
 from firstboot.snapshot import (
     MAX_LINKS,
     File,
@@ -30,18 +31,25 @@ from firstboot.snapshot import (
 )
 
 _Access = Tuple[Optional[int], Optional[int], Optional[int]]
-_CHUNK = 1 << 17
 
 
 class FolderTree:
     """A folder of this machine as a tree.
 
     ``modeless`` are the mount points in it that keep neither modes nor owners (FAT). ``keeps_owners`` is
-    False for an ordinary user's folder, where everything is the user's own.
+    False for an ordinary user's folder, where everything is the user's own. ``parts`` is a folder of this
+    machine whose files were checked, and are nobody else's: they are placed without being written again.
     """
 
-    def __init__(self, root: str, modeless: Sequence[str] = (), keeps_owners: Optional[bool] = None) -> None:
+    def __init__(
+        self,
+        root: str,
+        modeless: Sequence[str] = (),
+        keeps_owners: Optional[bool] = None,
+        parts: Optional[str] = None,
+    ) -> None:
         self._root = root
+        self._parts = parts
         self._modeless = tuple(modeless)
         self._keeps_owners = os.geteuid() == 0 if keeps_owners is None else keeps_owners
 
@@ -158,17 +166,20 @@ class FolderTree:
             raise
 
     def _fill(self, folder: int, name: str, edit: Union[Write, Place], sources: Mapping[str, str]) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        handle = os.open(name, flags, 0o600, dir_fd=folder)
-        with open(handle, "wb") as stream:
+        is_there = isinstance(edit, Place) and placing.link(
+            source_of(edit, sources), self._parts, folder, name
+        )
+        new = os.O_RDONLY if is_there else os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        handle = os.open(name, new | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder)
+        with open(handle, "rb" if is_there else "wb") as stream:
             if not self._is_modeless(edit.path):  # access before the first byte: a secret is never readable
                 if self._keeps_owners:
                     os.fchown(handle, edit.owner, edit.group)
                 os.fchmod(handle, edit.mode)
             if isinstance(edit, Write):
                 stream.write(edit.content)
-            else:
-                _copy(source_of(edit, sources), stream, edit)
+            elif not is_there:
+                placing.copy(source_of(edit, sources), stream, edit)
             stream.flush()
             os.fsync(handle)
 
@@ -240,22 +251,6 @@ class FolderTree:
         os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
         os.fsync(parent)
         return handle
-
-
-def source_of(edit: Place, sources: Mapping[str, str]) -> str:
-    """The file of this machine that holds a Place's bytes. KeyError: the caller forgot to name it."""
-    return sources[edit.sha256]
-
-
-def _copy(source: str, target: BinaryIO, edit: Place) -> None:
-    """WorkFailed where the source is not, or no longer, the file that the edit speaks of."""
-    digest = hashlib.sha256()
-    with open(source, "rb") as stream:
-        for chunk in iter(lambda: stream.read(_CHUNK), b""):
-            digest.update(chunk)
-            target.write(chunk)
-    if digest.hexdigest() != edit.sha256:
-        raise WorkFailed(f"{source} is not the file it was when it was looked at", "Run it again.")
 
 
 def _parents_of(asked: Tuple[str, str]) -> str:

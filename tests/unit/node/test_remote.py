@@ -1,7 +1,9 @@
 """The node's end of an adoption, without a node: what comes in, what goes out."""
 
+import errno
 import hashlib
 import io
+import os
 import threading
 import zlib
 from pathlib import Path
@@ -130,6 +132,53 @@ def test_apply_carries_out_and_tells_what_failed(root: Path) -> None:
     assert (root / "usr/local/bin/k3s").read_bytes() == BYTES
     assert (root / "etc/secret").read_bytes() == b"s3cret"
     assert not (root / PARTS[1:]).exists()
+
+
+def test_a_part_is_placed_without_being_written_again(root: Path) -> None:
+    """At two places, too. What is kept to go back is a copy."""
+    put = {"verb": "put", "sha256": SHA256, "size": len(BYTES)}
+    ask(root, BYTES, **put, offset=0)
+    part = root / PARTS[1:] / SHA256
+    number = part.stat().st_ino
+    places = [Place("/usr/local/bin/k3s", SHA256, len(BYTES), 0o755), Place("/opt/k3s", SHA256, len(BYTES))]
+    assert ask(root, verb="apply", changes=list(map(to_json, places)), first=[], then=[]) == {"failed": []}
+    binary = root / "usr/local/bin/k3s"
+    assert (root / "opt/k3s").stat().st_ino == binary.stat().st_ino == number
+    assert not part.exists()
+
+    ask(root, verb="apply", changes=[], first=[], then=[], keep=["/usr/local/bin/k3s"])
+    assert part.stat().st_ino != number
+
+
+def test_a_part_goes_to_another_file_system_too(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", link)
+    ask(root, BYTES, verb="put", sha256=SHA256, size=len(BYTES), offset=0)
+    change = to_json(Place("/usr/local/bin/k3s", SHA256, len(BYTES), 0o755))
+    assert ask(root, verb="apply", changes=[change], first=[], then=[]) == {"failed": []}
+    assert (root / "usr/local/bin/k3s").read_bytes() == BYTES
+    assert (root / "usr/local/bin/k3s").stat().st_mode & 0o777 == 0o755
+
+
+def test_a_part_that_is_whole_is_not_opened_to_be_written(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a power cut between the two it may be a program, too, which runs: to open it would fail."""
+    put = {"verb": "put", "sha256": SHA256, "size": len(BYTES)}
+    ask(root, BYTES, **put, offset=0)
+    monkeypatch.setattr(Path, "open", opened_to_read(Path.open))
+    assert ask(root, **put, offset=len(BYTES)) == {}
+
+
+def opened_to_read(real: Any) -> Any:
+    def opened(path: Path, mode: str = "r", *rest: Any, **more: Any) -> Any:
+        assert "w" not in mode
+        assert "+" not in mode
+        return real(path, mode, *rest, **more)
+
+    return opened
 
 
 def test_what_goes_wrong_is_an_answer_without_a_secret(root: Path) -> None:
