@@ -10,7 +10,7 @@ import time
 import urllib.request
 from base64 import b64encode
 from pathlib import Path
-from typing import IO, Any, Callable, Dict, Iterator, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, NamedTuple, Optional, Tuple
 from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -35,13 +35,17 @@ class Patience(NamedTuple):
     """Before each further try; one that has brought something counts as none."""
     told: float = 1.0
     """Between two words of how far it is."""
-    is_direct: bool = False
-    """Through no proxy, whatever the environment says."""
+    is_peer: bool = False
+    """Through no proxy, whatever the environment says, and nowhere else."""
+    least: float = 0.0
+    """Bytes a second, on average, from half a minute after the beginning."""
 
 
 FROM_THE_WEB = Patience()
-FROM_PEERS = Patience(silence=8.0, waits=(1.0,), is_direct=True)
+FROM_PEERS = Patience(silence=8.0, waits=(1.0,), is_peer=True, least=50_000.0)
 """The operator has it, too."""
+
+_GRACE = 30.0
 
 
 class _Passing(WorkFailed):
@@ -76,18 +80,20 @@ class _Source:
         if parts.username:
             pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
             self._credentials = "Basic " + b64encode(pair.encode()).decode()
-        proxies = [urllib.request.ProxyHandler({})] if patience.is_direct else []
-        self._opener = urllib.request.build_opener(_Redirects, *proxies)
+        handlers = [urllib.request.ProxyHandler({}), _Stays] if patience.is_peer else [_Redirects]
+        self._opener = urllib.request.build_opener(*handlers)
         self._told = told
         self._patience = patience
         self._untold = 0
         self._starts = 0
-        self._spoken = time.monotonic()
+        self._begun = self._spoken = time.monotonic()
+        self._came = 0
 
     def complete(self, place: Path, size: int) -> None:
         """So many bytes are there then."""
         failed, most = 0, _size(place)
         while True:
+            self._check_pace()
             self._say()  # even if it is nothing: whoever waits knows that it is tried
             have = _size(place)
             if have == size:
@@ -143,10 +149,10 @@ class _Source:
         except (OSError, http.client.HTTPException):
             raise _Passing(f"{self.host} does not answer it", _FROM_HERE) from None
 
-    def _pieces(self, response: IO[bytes]) -> Iterator[bytes]:
+    def _pieces(self, response: http.client.HTTPResponse) -> Iterator[bytes]:
         while True:
             try:
-                piece = response.read(_CHUNK)
+                piece = response.read1(_CHUNK)  # what there is: read waits until it is so much
             except (OSError, http.client.HTTPException):
                 raise _Passing(f"the connection to {self.host} broke off", _GOES_ON) from None
             if not piece:
@@ -173,8 +179,15 @@ class _Source:
             place.unlink()
         return WorkFailed(f"{self.host} sends {how} than the {size} bytes that it should be", _FROM_HERE)
 
+    def _check_pace(self) -> None:
+        passed = time.monotonic() - self._begun
+        if passed > _GRACE and self._came < self._patience.least * passed:
+            raise WorkFailed(f"{self.host} is too slow", _FROM_HERE)
+
     def _count(self, size: int) -> None:
         self._untold += size
+        self._came += size
+        self._check_pace()
         if time.monotonic() - self._spoken >= self._patience.told:
             self._say()
 
@@ -192,6 +205,13 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         if urlsplit(newurl).scheme != "https":
             raise WorkFailed(f"{urlsplit(req.full_url).hostname} leads to a server without TLS", _FROM_HERE)
         return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+class _Stays(urllib.request.HTTPRedirectHandler):
+    """Nobody but whom the operator has named is asked."""
+
+    def redirect_request(self, req: urllib.request.Request, *_: Any, **__: Any) -> None:
+        raise WorkFailed(f"{urlsplit(req.full_url).hostname} leads elsewhere", _FROM_HERE)
 
 
 def _range(have: int) -> Dict[str, str]:

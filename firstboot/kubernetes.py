@@ -86,7 +86,10 @@ def delete_node(name: str) -> bool:
 
 def cordon(names: Sequence[str]) -> bool:
     """They take no new pods. Those that are no nodes are passed over: kubectl would stop at the first."""
-    known = sorted({node.name for node in nodes() or ()} & set(names))
+    listed = nodes()
+    if listed is None:
+        return False
+    known = sorted({node.name for node in listed} & set(names))
     return not known or run([K3S, "kubectl", "cordon", *known], limit=_LIMIT)[0] == 0
 
 

@@ -36,6 +36,8 @@ def link(source: str, parts: Optional[str], folder: int, name: str) -> bool:
     if parts is None or Path(source).parent != Path(parts):
         return False
     try:
+        if Path(source).stat().st_nlink > 1:  # placed already: another one has a mode of its own
+            return False
         os.link(source, name, dst_dir_fd=folder)
     except OSError:  # another file system, or one that knows no links
         return False

@@ -120,13 +120,17 @@ class Session:
         return {}
 
     def _fetch(self, url: str, sha256: str, size: int, peer: bool = False) -> Answer:
-        """``peer``: another node has it."""
         from firstboot.fetch import FROM_PEERS, FROM_THE_WEB, fetch
 
         place = Path(self._parts, sha256)
         place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         patience = FROM_PEERS if peer else FROM_THE_WEB
-        fetch(url, place, sha256, size, lambda came: self._tell({"came": came}), patience)
+        try:
+            fetch(url, place, sha256, size, lambda came: self._tell({"came": came}), patience)
+        except WorkFailed:
+            if peer and place.exists():
+                place.unlink()  # nobody vouches for what has come: it is not gone on with
+            raise
         return {}
 
     def _offer(self, sha256: str, address: str) -> Answer:

@@ -38,8 +38,6 @@ _BLOCKED = 15.0
 _ELSEWHERE = "other-cluster"
 """The reason of a node whose master is none of its cluster's."""
 
-_LOG_LINES = 5
-
 
 @dataclass(frozen=True)
 class Candidate:
@@ -203,14 +201,14 @@ class Machine:
 
         What is at the paths of ``keep`` now stays at hand there, for a plan that puts it back.
         """
-        boot = facts_of(self.looked.found, live=True).boot
-        # With what a run that was cut off has changed, and not told the running system.
+        # What a run that was cut off has changed, and not told the running system.
         unfinished = set(map(str, self.looked.machine.get("unfinished", ())))
         paths = sorted({*unfinished, *(step.edit.path for step in todo.steps)})
-        has_agent, is_on = spec.first_boot is not None, bool(self.looked.machine.get("k3s_is_on"))
-        unit = spec.role.unit
-        is_new = not self._woken and self.looked.found.get(f"/etc/systemd/system/{unit}.service") is None
-        needed = wake(paths, boot=boot, unit=unit, agent=has_agent, is_on=is_on, is_new=is_new)
+        facts = facts_of(self.looked.found, live=True)
+        agent, is_on = spec.first_boot is not None, bool(self.looked.machine.get("k3s_is_on"))
+        unit = self.looked.found.get(f"/etc/systemd/system/{spec.role.unit}.service")
+        is_new = not self._woken and unit is None
+        needed = wake(paths, boot=facts.boot, unit=spec.role.unit, agent=agent, is_on=is_on, is_new=is_new)
         boots = bool(needed.reboot) and self._how.reboot
         self.outcome.pending = () if boots else needed.reboot
         if not todo.steps and not boots and unfinished == set(needed.reboot):
@@ -237,7 +235,8 @@ class Machine:
     async def _reboot(self) -> None:
         self.tell("rebooting")
         before, login = self.looked.machine["boot_id"], self.candidate.login
-        await self.remote.call("reboot")
+        with contextlib.suppress(WorkFailed):  # it may be down before its answer is here
+            await self.remote.call("reboot")
         await self.remote.close()
         end = time.monotonic() + _BOOT
         hint = "Is it on? A screen, or its card's k3s-bake-status.txt, says more."
@@ -270,7 +269,7 @@ class Machine:
 
     async def last_words(self) -> str:
         """Of K3s's log there; empty where it says nothing."""
-        log = (await self.remote.call("state", lines=_LOG_LINES, unit=self.candidate.role.unit))["log"]
+        log = (await self.remote.call("state", lines=5, unit=self.candidate.role.unit))["log"]
         lines = [re.sub('^time="[^"]*" ', "", line)[:200] for line in log]
         return "K3s said: " + "; ".join(lines) if lines else ""
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from bake.spec import Role
 from firstboot.contract import CONFIG, HOST_KEY, JOIN_KEY, K3S_DATASTORE
-from firstboot.errors import UserError
+from firstboot.errors import UserError, WorkFailed
 from k3s_bake import fleet_report, ssh
 from k3s_bake.adopt import Candidate, How, Looked, Machine, Outcome
 from k3s_bake.crew import Crew, interrupt
@@ -17,6 +17,7 @@ from k3s_bake.login import Login
 from k3s_bake.preflight import lan_address
 
 _UNTOUCHED = ("waiting", "connecting", "not reached", "looking", "looked")
+_NO_NEW_PODS = ("cordoned", "draining", "leaving")
 _SO_FAR = {
     "cordoned": "It takes no new pods. Run it again; or 'k3s kubectl uncordon {name}', on its master.",
     "draining": "It takes no new pods, and some may have gone. Run it again; or 'k3s kubectl uncordon "
@@ -66,6 +67,14 @@ class Back(Crew):
             if not one.error and str(one.candidate.login) not in self._answers:
                 interrupt(one, so_far(one))
 
+    def fail(self, at: int, error: UserError) -> None:
+        outcome = self.outcomes[at]
+        if outcome.phase in _NO_NEW_PODS:
+            uncordon = f"'k3s kubectl uncordon {outcome.name}', on its master"
+            told = f"It takes no new pods: {uncordon}, if it is to stay."
+            error = type(error)(error.message, f"{error.hint} {told}".strip())
+        super().fail(at, error)
+
     def done(self, outcome: Outcome, phase: str, answer: Mapping[str, Any]) -> None:
         self._answers[str(outcome.candidate.login)] = answer
         outcome.enter(phase)
@@ -89,8 +98,8 @@ class Back(Crew):
         """All that are well so far, before the first is drained: or its pods went to one of them."""
         names = [one.outcome.name for one in self.machines.values() if one.looked.config]
         try:
-            if names:
-                await keeper.remote.call("cordon", names=names)
+            if names and not (await keeper.remote.call("cordon", names=names))["done"]:
+                raise WorkFailed("its master did not keep new pods from it", "Run it again.")
             for one in self.machines.values():
                 if one.outcome.name in names:
                     one.tell("cordoned")

@@ -27,6 +27,8 @@ class Keeper:
     """For one that is drained."""
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Of one master: etcd loses its members one after the other."""
+    serials: dict[str, str] = field(default_factory=dict)
+    """Boards' numbers by the names of their nodes, as it has registered them."""
 
     def check(self, machine: Machine) -> None:
         """UserError where it is that machine itself, or the master of another cluster."""
@@ -47,10 +49,17 @@ class Keeper:
 
     async def nodes(self) -> Sequence[Mapping[str, Any]]:
         """As firstboot.kubernetes.KubernetesNode. WorkFailed where its Kubernetes does not answer."""
-        found: Sequence[Mapping[str, Any]] | None = (await self.remote.call("nodes"))["nodes"]
+        answer = await self.remote.call("nodes")
+        self.serials.update(answer["serials"])
+        found: Sequence[Mapping[str, Any]] | None = answer["nodes"]
         if found is None:
             raise WorkFailed("its Kubernetes does not answer", "Is it a master, and does its K3s run?")
         return found
+
+    def may_be(self, name: str, serial: str) -> bool:
+        """Whether the board of that number may be the node, as far as it is known: DHCP may have given it the
+        address of another one."""
+        return self.serials.get(name, serial) == serial
 
     async def drain(self, name: str) -> Mapping[str, Any]:
         """As firstboot.kubernetes.Drained."""

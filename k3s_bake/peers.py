@@ -1,6 +1,7 @@
 """How large files get to nodes: from here, from the web, or from other nodes that have them already."""
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,9 @@ network is full with one; two take no longer than one after the other."""
 
 _ENOUGH = 2
 """Times that it did not work, until it is given up: a firewall, say, or no way between the nodes."""
+
+_LEAVES = 120.0
+"""Seconds that a node waits with its restart for those who take from it."""
 
 _SMALL = 1 << 20
 """Bytes below which it is sent from here: it takes no longer."""
@@ -62,12 +66,17 @@ class Peers:
             await _put(node, edit, source)
 
     async def leave(self, node: Taker) -> None:
-        """Nobody takes anything from it any more: it is about to restart. Those who do are waited for."""
+        """Nobody takes anything from it any more: it is about to restart. Those who do are waited for, a
+        while: then they are sent it from here."""
         async with self._news:
             own = [one for one in self._holders if one.node is node]
             for one in own:
                 one.is_leaving = True
-            await self._news.wait_for(lambda: not any(one.takers for one in own))
+            if any(one.takers for one in own):
+                node.tell("handing on")
+            with contextlib.suppress(TimeoutError):
+                handed = self._news.wait_for(lambda: not any(one.takers for one in own))
+                await asyncio.wait_for(handed, _LEAVES)
             self._holders = [one for one in self._holders if one.node is not node]
             self._news.notify_all()
 
@@ -118,15 +127,15 @@ class Peers:
 
     async def _offer(self, node: Taker, edit: Place) -> None:
         address = node.outcome.address
-        if not address:  # of its own: none that a person named, nor any other
-            return
         try:
-            answer = await node.remote.call("offer", sha256=edit.sha256, address=address)
-        except UserError:
+            answer = await node.remote.call("offer", sha256=edit.sha256, address=address) if address else {}
+            port = int(answer.get("port", 0))
+        except (UserError, TypeError, ValueError):
+            port = 0
+        if 0 < port < 1 << 16:  # others will ask there, on the word of a node
+            self._holders.append(_Holder(node, edit.sha256, f"http://{address}:{port}/{edit.sha256}"))
+        else:
             self._failed += 1
-            return
-        url = f"http://{address}:{answer['port']}/{edit.sha256}"
-        self._holders.append(_Holder(node, edit.sha256, url))
 
 
 async def _taken(node: Taker, edit: Place, holder: _Holder) -> bool:

@@ -17,6 +17,7 @@ from k3s_bake.adopt import Candidate, How, Machine, Outcome
 from k3s_bake.back import Back
 from k3s_bake.keeper import MASTERS, PODS, Keeper, leave
 from k3s_bake.login import Login
+from k3s_bake.unreached import NotReached
 
 
 class Remove(Back):
@@ -53,7 +54,7 @@ class Remove(Back):
         """One that cannot be reached has not failed before its cluster was asked."""
         outcome = self.outcomes[at]
         is_reached = any(phase == "looking" for _, phase in outcome.timeline)
-        if self._keeper and isinstance(error, WorkFailed) and not is_reached and at not in self._unreached:
+        if self._keeper and isinstance(error, NotReached) and not is_reached and at not in self._unreached:
             self._unreached[at] = error
             outcome.enter("not reached")
             self.how.told(outcome)
@@ -87,7 +88,7 @@ class Remove(Back):
         listed = machine.looked.machine["addresses"].values()
         own = {str(ip_interface(one).ip) for addresses in listed for one in addresses}
         node = _listed(await keeper.nodes(), machine.candidate, own)
-        if node is None:
+        if node is None or not keeper.may_be(str(node["name"]), str(machine.looked.machine["serial"])):
             raise back.no_node()
         if node["ready"] and node["address"] not in own:
             raise UserError(

@@ -6,7 +6,6 @@ is asked. Nothing secret is on a command line; what is known of hosts is ``~/.ss
 
 import asyncio
 import contextlib
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -15,7 +14,7 @@ from typing import Any
 import asyncssh
 
 from firstboot.errors import UserError, WorkFailed
-from k3s_bake import carry, known_hosts, sudo
+from k3s_bake import carry, known_hosts, sudo, unreached
 from k3s_bake.jumps import Jumps, way
 from k3s_bake.login import Login, Person, asked
 from k3s_bake.remote import Remote
@@ -120,15 +119,35 @@ async def _closed(connection: asyncssh.SSHClientConnection) -> None:
         await asyncio.wait_for(connection.wait_closed(), 3)
 
 
+async def _remembered(
+    client: "_Client", connection: asyncssh.SSHClientConnection
+) -> asyncssh.SSHClientConnection:
+    try:
+        client.remember()
+    except UserError:
+        await _closed(connection)
+        raise
+    return connection
+
+
 def _configured(login: Login) -> str | None:
     """The ProxyJump of ~/.ssh/config."""
-    # config=(): the default, which is to read it.
-    given = {"host": login.host, "config": (), "client_keys": None, **_named(login)}
+    found = _options(login).tunnel
+    return str(found) if found else None
+
+
+def _options(login: Login) -> asyncssh.SSHClientConnectionOptions:
+    given = _named(login) | {"config": ()}  # the default, which is to read it
     try:
-        found = asyncssh.SSHClientConnectionOptions(**given).tunnel
+        return asyncssh.SSHClientConnectionOptions(host=login.host, client_keys=None, **given)
     except ValueError as error:
         raise _misconfigured(error) from error
-    return str(found) if found else None
+
+
+def _known(login: Login) -> list[str]:
+    """Files of known hosts that ~/.ssh/config names."""
+    found = _options(login).known_hosts
+    return [str(name) for name in found] if isinstance(found, list) else []
 
 
 def _misconfigured(error: ValueError) -> UserError:
@@ -157,8 +176,6 @@ async def _connected(
                 keepalive_interval=_ALIVE,
                 keepalive_count_max=_MISSED,
             )
-            client.remember()
-            return connection
         except asyncssh.HostKeyNotVerifiable as error:
             await _learn(login, client, person, error)
         except asyncssh.PermissionDenied as error:
@@ -168,36 +185,19 @@ async def _connected(
                 "Is the user right? ssh-copy-id puts your key there; a password is asked for in a terminal.",
             ) from error
         except (TimeoutError, asyncssh.ConnectionLost) as error:
-            raise WorkFailed(
-                "SSH does not answer", "Is it on, and SSH too? Is a firewall between?"
-            ) from error
+            raise unreached.silent() from error
         except asyncssh.ChannelOpenError as error:
-            raise _not_forwarded(error) from error
+            is_forbidden = error.code == asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED
+            raise unreached.not_forwarded(is_forbidden, error.reason) from error
         except asyncssh.Error as error:
             raise WorkFailed(f"SSH failed: {error.reason[:200]}") from error
         except (OSError, UnicodeError) as error:  # the second of a name that is none in DNS
-            raise _unreachable(error) from error
+            raise unreached.unreachable(error) from error
         except ValueError as error:
             raise _misconfigured(error) from error
+        else:
+            return await _remembered(client, connection)
     raise WorkFailed("its host key changes from one moment to the next", "Do two hosts have that address?")
-
-
-def _not_forwarded(error: asyncssh.ChannelOpenError) -> WorkFailed:
-    """What a jump host says of the host behind it."""
-    if error.code == asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED:
-        return WorkFailed("its jump host forwards nothing", "AllowTcpForwarding yes, in its sshd_config.")
-    return WorkFailed(
-        f"its jump host does not reach it: {error.reason[:200]}",
-        "Is it on, is the address right, and SSH on?",
-    )
-
-
-def _unreachable(error: OSError | UnicodeError) -> WorkFailed:
-    if isinstance(error, ConnectionRefusedError):
-        return WorkFailed("the connection was refused", "Is SSH on there? sudo systemctl enable --now ssh")
-    number = getattr(error, "errno", None) or 0
-    words = os.strerror(number) if number > 0 else str(error)
-    return WorkFailed(f"it cannot be reached: {words[:200]}", "Is it on, and is the address right?")
 
 
 class _Client(asyncssh.SSHClient):
@@ -213,7 +213,7 @@ class _Client(asyncssh.SSHClient):
 
     def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
         self.seen = host, port, key
-        known = known_hosts.there()
+        known = known_hosts.files(_known(self._login))
         trusted = asyncssh.read_known_hosts(known).match(host, addr, port)[0] if known else ()
         self.is_changed = bool(trusted) and key not in trusted
         self._is_new = self._accept_new and not trusted
@@ -223,7 +223,7 @@ class _Client(asyncssh.SSHClient):
         """A key that was taken unseen: the host has proved by now that it is its own."""
         if self.seen is not None and self._is_new:
             host, port, key = self.seen
-            known_hosts.add(host, port, key.export_public_key("openssh").decode())
+            known_hosts.add(_known(self._login), host, port, key.export_public_key("openssh").decode())
             self._is_new = False
 
     async def password_auth_requested(self) -> str | None:
@@ -248,7 +248,7 @@ async def _learn(login: Login, client: _Client, person: Person, error: asyncssh.
     if not await asked(person.trusts, place, key.get_fingerprint()):
         hint = f"'{login.command}' once, or --accept-new"
         raise UserError("its host key is not known here", hint) from error
-    known_hosts.add(host, port, key.export_public_key("openssh").decode())
+    known_hosts.add(_known(login), host, port, key.export_public_key("openssh").decode())
 
 
 async def _started(login: Login, connection: asyncssh.SSHClientConnection, person: Person) -> Any:

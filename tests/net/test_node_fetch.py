@@ -1,6 +1,7 @@
 """What a node fetches by itself: from a server on loopback that fails as told."""
 
 import hashlib
+import io
 import threading
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from faulty_server import Answer, Site
 
 from firstboot.errors import WorkFailed
 from firstboot.fetch import Patience, fetch
+from firstboot.remote import Session
 
 pytestmark = pytest.mark.net
 
@@ -159,3 +161,31 @@ def test_a_mirrors_password_is_sent_there_and_shown_nowhere(node: Node) -> None:
     assert node.site.requests[0][1]["Authorization"] == "Basic YW5uOmh1bnRlcjI="
     node.place.unlink()
     assert "hunter2" not in str(vars(node.refused(node.site.url("/nothing", "ann:hunter2@"))))
+
+
+def test_a_peer_leads_nowhere_else(node: Node) -> None:
+    node.site.answers[FILE].append(Answer(location=f"https://127.0.0.1:{node.site.port}/x"))
+    caught = node.refused(patience=AT_ONCE._replace(is_peer=True))
+    assert caught.message == "127.0.0.1 leads elsewhere"
+    assert len(node.site.requests) == 1
+
+
+def test_a_peer_that_sends_a_little_each_time_is_given_up(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each try brings something, and the next goes on: without an end, nearly."""
+    monkeypatch.setattr("firstboot.fetch._GRACE", 0.0)
+    node.site.answers[FILE].extend([Answer(cut_after=1)] * 10_000)
+    caught = node.refused(patience=AT_ONCE._replace(is_peer=True, least=1e12))
+    assert caught.message == "127.0.0.1 is too slow"
+    assert len(node.site.requests) < 5
+
+
+def test_what_a_peer_has_sent_is_not_gone_on_with(node: Node, tmp_path: Path) -> None:
+    node.site.files[FILE] = b"garbage" * 1000
+    session = Session(str(tmp_path / "root"), io.BytesIO())
+    request = {"verb": "fetch", "url": node.site.url(FILE), "sha256": SHA256, "size": len(BODY)}
+    node.site.answers[FILE].extend([Answer(cut_after=5000)] * 3)
+    node.site.always = Answer(status=404)
+    assert session.answer({**request, "peer": True})["code"] == 1
+    assert session.answer({"verb": "put", "sha256": SHA256, "size": len(BODY), "offset": -1}) == {"offset": 0}

@@ -19,6 +19,7 @@ from bake.wish import Wish
 from firstboot.contract import CONFIG, NAME, NodeConfig
 from firstboot.errors import WorkFailed
 from firstboot.snapshot import File, Snapshot
+from k3s_bake import ssh
 from k3s_bake.adopt import Candidate, How, Looked, Machine
 from k3s_bake.fleet import Fleet, Order
 from k3s_bake.login import Login, Nobody
@@ -227,3 +228,36 @@ def test_who_is_planned_for_is_changed_while_others_still_wait_for_theirs_but_ma
         f"{step} {name}" for step in ("plan", "change") for name in ("attic", "barn", "shed")
     )
     assert done.index("change shed") < done.index("plan barn")
+
+
+class Restarting:
+    """A node that is down before it has answered, and then another boot of it."""
+
+    def __init__(self, boot_id: str | None) -> None:
+        self._boot_id = boot_id
+
+    async def call(self, verb: str) -> dict[str, Any]:
+        if self._boot_id is None:
+            raise WorkFailed("the connection was lost: Connection reset by peer")
+        return {"boot_id": self._boot_id}
+
+    async def close(self) -> None:
+        pass
+
+
+def test_a_restart_that_cuts_its_own_answer_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = fleet((Role.WORKER, "pi", None)).machines[0]
+    machine.looked.machine["boot_id"] = "before"  # type: ignore[index]
+    machine.remote = Restarting(None)  # type: ignore[assignment]
+    boots = iter(["before", "after"])
+
+    async def opened(*_: Any, **__: Any) -> Restarting:
+        return Restarting(next(boots))
+
+    async def at_once(seconds: float) -> None:
+        assert seconds == 1
+
+    monkeypatch.setattr(ssh, "opened", opened)
+    monkeypatch.setattr(asyncio, "sleep", at_once)
+    asyncio.run(machine._reboot())
+    assert next(boots, None) is None

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from bake.artifacts import Link
 from firstboot.edits import Place
 from firstboot.errors import WorkFailed
+from k3s_bake import peers
 from k3s_bake.peers import Peers
 
 pytestmark = pytest.mark.unit
@@ -34,6 +35,7 @@ class Node:
         """From where it got, or tried to get, the file."""
         self.told: list[tuple[str, str]] = []
         self.steps = 3
+        self.port: Any = 4000
 
     def tell(self, phase: str, reason: str = "") -> None:
         self.told.append((phase, reason))
@@ -49,11 +51,11 @@ class Node:
 
     async def call(self, verb: str, **values: Any) -> dict[str, Any]:
         assert (verb, values) == ("offer", {"sha256": "aa", "address": self.outcome.address})
-        return {"port": 4000}
+        return {"port": self.port}
 
 
-async def bring(peers: Peers, nodes: list[Node], edit: Place = K3S) -> list[BaseException | None]:
-    return await asyncio.gather(*(peers.bring(node, edit, HERE) for node in nodes), return_exceptions=True)
+async def bring(made: Peers, nodes: list[Node]) -> list[BaseException | None]:
+    return await asyncio.gather(*(made.bring(node, K3S, HERE) for node in nodes), return_exceptions=True)
 
 
 def sources(nodes: list[Node]) -> list[list[str]]:
@@ -124,6 +126,49 @@ def test_where_nodes_do_not_reach_each_other_all_are_sent_it() -> None:
     assert not any(asyncio.run(bring(Peers(share=True), nodes)))
     assert all(node.sources[-1] == "here" for node in nodes)
     assert sum(len(node.sources) - 1 for node in nodes) <= 3, "soon it is not tried any more"
+
+
+@pytest.mark.parametrize("port", [0, 70_000, -1, "", "80@10.9.9.9/", None])
+def test_a_node_does_not_say_where_others_ask(port: Any) -> None:
+    nodes = [Node(number) for number in range(10)]
+    for node in nodes:
+        node.port = port
+    assert not any(asyncio.run(bring(Peers(share=True), nodes)))
+    assert all(node.sources == ["here"] for node in nodes)
+
+
+def test_where_no_address_is_known_nobody_waits_for_the_others() -> None:
+    nodes = [Node(number) for number in range(10)]
+    for node in nodes:
+        node.outcome.address = ""
+
+    async def work() -> None:
+        made = Peers(share=True)
+        for node in nodes[:2]:
+            await made.bring(node, K3S, HERE)
+        await bring(made, nodes)
+
+    asyncio.run(work())
+    assert not any(("waiting", "k3s") in node.told for node in nodes)
+
+
+def test_a_restart_is_not_held_up_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "_LEAVES", 0.01)
+
+    async def work() -> None:
+        made = Peers(share=True)
+        first, second = Node(1), Node(2)
+        await bring(made, [first])
+        second.steps = 1 << 60
+        taking = asyncio.create_task(made.bring(second, K3S, HERE))
+        while not second.sources:
+            await asyncio.sleep(0)
+        await made.leave(first)
+        assert not taking.done()
+        assert first.told[-1] == ("handing on", "")
+        taking.cancel()
+
+    asyncio.run(work())
 
 
 def test_one_that_restarts_is_waited_for_and_then_not_asked() -> None:

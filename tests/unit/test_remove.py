@@ -6,7 +6,7 @@ import pytest
 from test_reset import GONE, Cluster
 
 from bake.spec import Role
-from firstboot.errors import UserError
+from firstboot.errors import UserError, WorkFailed
 from k3s_bake.adopt import Candidate
 from k3s_bake.login import Login
 
@@ -55,7 +55,15 @@ def test_each_has_a_result_whatever_becomes_of_the_others(cluster: Cluster) -> N
     assert found == {"w1": "", "w2": "broken", "w3": "no agent of ours has run there", "w4": ""}
     assert cluster.asked[0] == "m1 cordon w1 w2 w4"
     assert "m1 forget_node w2" not in cluster.asked
+    assert "uncordon w2" in cluster.removal("w2")["w2"]["hint"]
+    cluster.asked.pop()
     assert {"m1 forget_node w1", "m1 forget_node w4"} <= set(cluster.asked)
+
+
+def test_where_new_pods_would_come_none_is_drained(cluster: Cluster) -> None:
+    cluster.of("m1").cordons = False
+    assert set(cluster.remove("w1", "w2").values()) == {"its master did not keep new pods from it"}
+    assert cluster.asked == ["m1 cordon w1 w2"]
 
 
 def test_etcd_loses_its_members_one_after_the_other(cluster: Cluster) -> None:
@@ -136,6 +144,8 @@ def test_who_might_come_again_is_not_forgotten(dead: Cluster) -> None:
     assert "it is of the cluster office, and m1 a master of home" in dead.remove(other)["10.9.9.9"]
     dead.strangers = UserError("the login was refused")
     assert dead.remove("10.0.0.8") == {"10.0.0.8": "the login was refused"}, "somebody is there"
+    dead.strangers = WorkFailed("it lets us in, but runs nothing")
+    assert "lets us in" in dead.remove("10.0.0.8")["10.0.0.8"], "mended, it would come again"
     assert dead.asked == ["m1 forget_node m9"]
 
 
@@ -143,6 +153,11 @@ def test_an_undone_node_is_forgotten_though_it_is_called_ready_for_a_while(dead:
     (answer,) = dead.removal("w1").values()
     assert (answer["name"], answer["untouched"]) == ("w1", "K3s is gone from it")
     assert dead.asked == ["m1 forget_node w1"]
+    dead.of("m1").serials = {"w1": "2"}
+    assert dead.remove("w1") == {"w1": "no agent of ours has run there"}, "DHCP gave it another one's address"
+    dead.of("m1").serials = {"w1": "1"}
+    assert dead.remove("w1") == {"w1": ""}
+    dead.asked.pop()
     dead.of("w1").addresses = ["10.0.0.12/24"]
     assert dead.remove("w1") == {"w1": "no agent of ours has run there"}
     named = Candidate(Login("w1"), Role.WORKER, "w1", cluster="home")

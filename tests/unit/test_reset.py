@@ -18,6 +18,7 @@ from k3s_bake.login import Login, Nobody
 from k3s_bake.remove import Remove
 from k3s_bake.reset import Reset
 from k3s_bake.undo import Undo
+from k3s_bake.unreached import silent
 
 pytestmark = pytest.mark.unit
 
@@ -34,6 +35,8 @@ class Fake:
         self.nodes: list[dict[str, Any]] | None = None
         self.broken, self.datastore = False, ""
         self.k3s, self.joined, self.addresses = True, True, ["10.0.0.9/24"]
+        self.serial, self.serials = "1", dict[str, str]()
+        self.cordons = True
 
     async def call(self, verb: str, **values: Any) -> dict[str, Any]:
         await asyncio.sleep(0)  # as any request: others go on meanwhile
@@ -48,7 +51,9 @@ class Fake:
         if verb == "undo":
             self.asked.append(f"{self.name} undo")
             return {"back": ["/etc/x"], "left": []}
-        return {"done": True, "nodes": self.nodes, "boot_id": self.name, **GONE, **state}
+        done = verb != "cordon" or self.cordons
+        serials = {"serials": self.serials}
+        return {"done": done, "nodes": self.nodes, **serials, "boot_id": self.name, **GONE, **state}
 
     async def close(self) -> None:
         pass
@@ -59,6 +64,7 @@ class Fake:
             "ours": ours,
             "hostname": "raspberrypi",
             "boot_id": self.name,
+            "serial": self.serial,
             "k3s": self.k3s,
             "etcd": False,
         }
@@ -78,7 +84,7 @@ class Cluster:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked: list[str] = []
         self.sure = True
-        self.strangers: UserError = WorkFailed("SSH does not answer", "Is it on?")
+        self.strangers: UserError = silent()
         """What is said of any other host."""
         self.there = {
             name: Fake(name, NodeConfig("home", role, joins=joins), self.asked)

@@ -155,6 +155,40 @@ def test_a_new_hosts_key_is_taken_in_the_login_that_shows_it_once_the_host_has_p
     assert [line.split()[0] for line in known.read_text().splitlines()] == ["10.0.0.3", "10.0.0.4"]
 
 
+def test_where_known_hosts_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As ssh does: a host that another file knows is not new. A line that somebody left open is ended."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    # asyncssh makes an address of an address by it.
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *_, **__: [(2, 1, 6, "", (host, 0))])
+    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh/config").write_text("Host 10.0.0.3 10.0.0.4\n  UserKnownHostsFile ~/.ssh/lab\n")
+    first, other = (ssh.asyncssh.generate_private_key("ssh-ed25519").convert_to_public() for _ in range(2))
+    line = f"10.0.0.3 {first.export_public_key('openssh').decode().strip()}"
+    (tmp_path / ".ssh/lab").write_text(line)
+
+    def shows(host: str, key: Any) -> Any:
+        client = ssh._Client(Login(host, "pi"), Nobody(), accept_new=True)
+        client.trusted = client.validate_host_public_key(host, "", 22, key)  # type: ignore[attr-defined]
+        client.remember()
+        return client
+
+    assert shows("10.0.0.3", first).trusted
+    impostor = shows("10.0.0.3", other)
+    assert not impostor.trusted
+    assert impostor.is_changed
+    assert shows("10.0.0.4", other).trusted
+    assert shows("10.0.0.5", other).trusted
+    assert [one.split()[0] for one in (tmp_path / ".ssh/lab").read_text().splitlines()] == [
+        "10.0.0.3",
+        "10.0.0.4",
+    ]
+    assert (tmp_path / ".ssh/known_hosts").read_text().startswith("10.0.0.5 ")
+    (tmp_path / ".ssh/known_hosts").unlink()
+    (tmp_path / ".ssh/known_hosts").mkdir()
+    with pytest.raises(UserError, match="known_hosts cannot be written: Is a directory"):
+        shows("10.0.0.6", other)
+
+
 @pytest.mark.parametrize("jumps", [("pi@a", "pi@b"), ("a:1", "a:2"), ("none", "a"), ("a,b", "b")])
 def test_no_password_goes_to_another_machine_of_the_same_address(
     monkeypatch: pytest.MonkeyPatch, jumps: tuple[str, str]

@@ -119,6 +119,8 @@ def test_who_is_no_node_is_not_cordoned(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(kubernetes, "run", lambda command, **_: ran.append(list(command[1:])) or (0, b"", ""))
     assert kubernetes.cordon(["w3", "gone", "w1"])
     assert kubernetes.cordon(["gone"])
+    monkeypatch.setattr(kubernetes, "nodes", lambda: None)
+    assert not kubernetes.cordon(["w1"]), "nobody knows"
     assert ran == [["kubectl", "cordon", "w1", "w3"]]
 
 

@@ -135,15 +135,17 @@ def test_apply_carries_out_and_tells_what_failed(root: Path) -> None:
 
 
 def test_a_part_is_placed_without_being_written_again(root: Path) -> None:
-    """At two places, too. What is kept to go back is a copy."""
+    """At a second place it is a copy, whose mode is its own; so is what is kept to go back."""
     put = {"verb": "put", "sha256": SHA256, "size": len(BYTES)}
     ask(root, BYTES, **put, offset=0)
     part = root / PARTS[1:] / SHA256
     number = part.stat().st_ino
     places = [Place("/usr/local/bin/k3s", SHA256, len(BYTES), 0o755), Place("/opt/k3s", SHA256, len(BYTES))]
     assert ask(root, verb="apply", changes=list(map(to_json, places)), first=[], then=[]) == {"failed": []}
-    binary = root / "usr/local/bin/k3s"
-    assert (root / "opt/k3s").stat().st_ino == binary.stat().st_ino == number
+    binary, other = root / "usr/local/bin/k3s", root / "opt/k3s"
+    assert binary.stat().st_ino == number != other.stat().st_ino
+    assert [one.stat().st_mode & 0o777 for one in (binary, other)] == [0o755, 0o644]
+    assert other.read_bytes() == BYTES
     assert not part.exists()
 
     ask(root, verb="apply", changes=[], first=[], then=[], keep=["/usr/local/bin/k3s"])
