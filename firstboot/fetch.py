@@ -38,7 +38,7 @@ class Patience(NamedTuple):
     is_peer: bool = False
     """Through no proxy, whatever the environment says, and nowhere else."""
     least: float = 0.0
-    """Bytes a second, on average, from half a minute after the beginning."""
+    """Bytes a second, on average, from _GRACE on."""
 
 
 FROM_THE_WEB = Patience()
@@ -46,6 +46,7 @@ FROM_PEERS = Patience(silence=8.0, waits=(1.0,), is_peer=True, least=50_000.0)
 """The operator has it, too."""
 
 _GRACE = 30.0
+"""Seconds from the beginning."""
 
 
 class _Passing(WorkFailed):

@@ -11,8 +11,9 @@ _SYSTEM = "/etc/"
 
 def files(configured: Sequence[str]) -> list[str]:
     """Those that are there. ``configured``: of ~/.ssh/config, if anything is."""
-    paths = [Path(name).expanduser() for name in [*configured, _FILE]]
-    return [str(path) for path in dict.fromkeys(paths) if path.is_file()]
+    system = [name for name in configured if name.startswith(_SYSTEM)]
+    paths = [Path(name).expanduser() for name in [*_own(configured), *system]]
+    return [str(path) for path in paths if path.is_file()]
 
 
 def place_of(host: str, port: int) -> str:
@@ -22,8 +23,7 @@ def place_of(host: str, port: int) -> str:
 def add(configured: Sequence[str], host: str, port: int, key: str) -> None:
     """To the person's first file. ``key`` is a public one, ``ssh-ed25519 AAAA...``. UserError where it cannot
     be written."""
-    own = [name for name in configured if not name.startswith(_SYSTEM)]
-    known = Path(next(iter(own), _FILE)).expanduser()
+    known = Path(_own(configured)[0]).expanduser()
     try:
         known.parent.mkdir(mode=0o700, exist_ok=True)
         with known.open("a", encoding="utf-8") as file:
@@ -32,6 +32,11 @@ def add(configured: Sequence[str], host: str, port: int, key: str) -> None:
         raise UserError(
             f"{known} cannot be written: {error.strerror}", "It keeps the keys of hosts that you trust."
         ) from error
+
+
+def _own(configured: Sequence[str]) -> list[str]:
+    """As for ssh, the usual one counts where no other is named."""
+    return [name for name in configured if not name.startswith(_SYSTEM)] or [_FILE]
 
 
 def _missing(known: Path) -> str:

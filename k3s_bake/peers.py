@@ -58,7 +58,8 @@ class Peers:
         self._failed = 0
 
     async def bring(self, node: Taker, edit: Place, sources: Mapping[str, Path | Link]) -> None:
-        """To where ``apply`` finds it. WorkFailed where that cannot be; what has come is gone on with."""
+        """To where ``apply`` finds it. WorkFailed where that cannot be: the next run goes on with what went
+        from here, or came from the web."""
         source = sources.get(edit.sha256)
         if isinstance(source, Path) and self._share and edit.size >= _SMALL:
             await self._shared(node, edit, source)
@@ -86,7 +87,7 @@ class Peers:
             if holder is None:
                 await _put(node, edit, source)
             elif not await _taken(node, edit, holder):
-                await _put(node, edit, source)  # if its own connection is lost, this fails, too
+                await _put(node, edit, source)  # fails, too, where the fault is the node's own
                 holder.is_leaving = True
                 self._failed += 1
             if self._failed < _ENOUGH:

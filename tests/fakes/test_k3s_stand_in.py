@@ -300,12 +300,8 @@ def test_a_further_master_has_the_same_ca_and_nodes(master: Master, machine: Cal
     master.ready("master2")
 
 
-def test_a_drain_moves_what_may_go_and_names_what_stays(
-    master: Master, machine: Callable[..., Master]
-) -> None:
-    agent = machine("agent")
-    join(agent, master, "drained")
-    master.ready("drained")
+def put_pods_on(master: Master, node: str) -> None:
+    """One that may go, one that a budget holds, one that does not end, and one of a DaemonSet."""
     by_a_set = {"ownerReferences": [{"kind": "DaemonSet", "name": "x", "controller": True}]}
     made: dict[str, dict[str, object]] = {
         "free": {},
@@ -314,7 +310,7 @@ def test_a_drain_moves_what_may_go_and_names_what_stays(
         "set": by_a_set,
     }
     items = [
-        {"kind": "Pod", "metadata": {"name": name, **meta}, "spec": {"nodeName": "drained"}}
+        {"kind": "Pod", "metadata": {"name": name, **meta}, "spec": {"nodeName": node}}
         for name, meta in made.items()
     ]
     budget = {"minAvailable": 1, "selector": {"matchLabels": {"app": "web"}}}
@@ -324,6 +320,15 @@ def test_a_drain_moves_what_may_go_and_names_what_stays(
         "pod/free created",
         "poddisruptionbudget.policy/web created",
     ]
+
+
+def test_a_drain_moves_what_may_go_and_names_what_stays(
+    master: Master, machine: Callable[..., Master]
+) -> None:
+    agent = machine("agent")
+    join(agent, master, "drained")
+    master.ready("drained")
+    put_pods_on(master, "drained")
     options = ("--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=1s")
     both = master.run("kubectl", "cordon", "drained", "nobody")
     assert both.stderr == 'Error from server (NotFound): nodes "nobody" not found\n'

@@ -172,9 +172,11 @@ def test_where_known_hosts_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         client.remember()
         return client
 
+    usual = f"10.0.0.3 {other.export_public_key('openssh').decode()}"
+    (tmp_path / ".ssh/known_hosts").write_text(usual)
     assert shows("10.0.0.3", first).trusted
     impostor = shows("10.0.0.3", other)
-    assert not impostor.trusted
+    assert not impostor.trusted, "the usual file does not count for it"
     assert impostor.is_changed
     assert shows("10.0.0.4", other).trusted
     assert shows("10.0.0.5", other).trusted
@@ -182,7 +184,7 @@ def test_where_known_hosts_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         "10.0.0.3",
         "10.0.0.4",
     ]
-    assert (tmp_path / ".ssh/known_hosts").read_text().startswith("10.0.0.5 ")
+    assert (tmp_path / ".ssh/known_hosts").read_text().startswith(f"{usual}10.0.0.5 ")
     (tmp_path / ".ssh/known_hosts").unlink()
     (tmp_path / ".ssh/known_hosts").mkdir()
     with pytest.raises(UserError, match="known_hosts cannot be written: Is a directory"):
